@@ -1,0 +1,241 @@
+"""The one place where what users pass is checked and converted.
+
+Everything here either returns a value the engine can take as it is, or raises a TypeError (wrong
+kind) or ValueError (wrong value) that names the argument, what was given and what is accepted.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp._dispatch import engine
+
+__all__ = [
+    "choice", "count", "dtype", "features", "flag", "non_negative", "output", "positive", "targets",
+]
+
+Floats = NDArray[np.floating[Any]]
+Labels = NDArray[np.intp]
+
+DTYPES = ("float32", "float64")
+# BLAS counts in C ints.
+LARGEST_WIDTH = 2**31 - 1
+# How far from 1 a row of probabilities may sum: float32 rounding, with room for many classes.
+PROBABILITY_TOLERANCE = 1e-4
+
+
+def count(name: str, value: object) -> int:
+    """Return `value` as a positive int."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a positive integer, got {value!r}") from None
+    if not 0 < number <= LARGEST_WIDTH:
+        raise ValueError(f"{name} must be an integer from 1 to {LARGEST_WIDTH}, got {number}")
+    return number
+
+
+def positive(name: str, value: object) -> float:
+    """Return `value` as a positive finite float."""
+    number = _number(name, value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return number
+
+
+def non_negative(name: str, value: object) -> float:
+    """Return `value` as a finite float that is not below zero."""
+    number = _number(name, value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+    return number
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
+def flag(name: str, value: object) -> bool:
+    """Return `value` as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(name: str, value: object, valid: Iterable[str]) -> str:
+    """Return `value` if it is one of the `valid` names."""
+    names = list(valid)
+    listed = ", ".join(repr(each) for each in names)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {listed}; got {value!r}")
+    if value not in names:
+        raise ValueError(f"unknown {name} {value!r}; valid are {listed}")
+    return value
+
+
+def dtype(value: object) -> np.dtype[Any]:
+    """Return float32 or float64 as a native dtype."""
+    try:
+        result = np.dtype(value) if value is not None else None  # type: ignore[call-overload]
+    except TypeError:
+        result = None
+    if result is None or result.name not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {value!r}")
+    return np.dtype(result.name)
+
+
+def _array(name: str, value: ArrayLike) -> NDArray[Any]:
+    """Any real array-like as an ndarray, not copied where that is possible."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(f"{name} has masked values; fill them first, for example with {name}.filled")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of real numbers: {error}") from None
+    if array.dtype.kind not in "buif":
+        hint = "; call .toarray() on it first" if hasattr(value, "toarray") else ""
+        raise TypeError(
+            f"{name} must hold real numbers (bool, integer or float), "
+            f"got {type(value).__name__} of dtype {array.dtype}{hint}"
+        )
+    return array
+
+
+def _refuse_shape(name: str, given: NDArray[Any], accepted: str) -> NoReturn:
+    raise ValueError(f"{name} must have shape {accepted}, got shape {given.shape}")
+
+
+def _finite(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> Floats:
+    """`array` as the engine takes it: native `dtype`, C-contiguous, aligned, all finite."""
+    with np.errstate(over="ignore"):
+        ready: Floats = np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+    if not engine.all_finite(ready):
+        raise ValueError(
+            f"{name} must be finite, got NaN, infinity or a number too large for {dtype.name}"
+        )
+    return ready
+
+
+def features(
+    X: ArrayLike, n_inputs: int, dtype: np.dtype[Any], *, name: str = "X", one_row: bool = True
+) -> tuple[Floats, bool]:
+    """Check an input array.
+
+    Returns
+    -------
+    X : ndarray of shape (n, n_inputs)
+    single : bool
+        Whether it was given as one row, of shape (n_inputs,); only where `one_row` allows it.
+    """
+    array = _array(name, X)
+    accepted = f"(n, {n_inputs})" + (f" or ({n_inputs},)" if one_row else "")
+    single = one_row and array.ndim == 1
+    if not (single or array.ndim == 2):
+        hint = ""
+        if array.ndim == 1 and n_inputs == 1:
+            hint = f"; {name}.reshape(-1, 1) makes samples of one feature"
+        _refuse_shape(name, array, accepted + hint)
+    if array.shape[-1] != n_inputs:
+        _refuse_shape(name, array, f"{accepted}, for a network of {n_inputs} inputs")
+    if array.size == 0:
+        raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}")
+    return _finite(name, array[np.newaxis] if single else array, dtype), single
+
+
+def targets(
+    y: ArrayLike,
+    loss: str,
+    n: int,
+    n_outputs: int,
+    dtype: np.dtype[Any],
+    *,
+    name: str = "y",
+    single: bool = False,
+) -> Floats | Labels:
+    """Check the targets of `n` samples; with `single`, those of one sample given as one row.
+
+    Returns
+    -------
+    ndarray
+        Integer labels of shape (n,) for "cross_entropy", unless given as probabilities;
+        (n, n_outputs) of `dtype` otherwise.
+    """
+    array = _array(name, y)
+    if single:
+        # One sample: a label or a single output may come without an axis, outputs without rows.
+        takes_vector = array.ndim == 1 and array.shape[0] == n_outputs
+        array = array[np.newaxis] if array.ndim == 0 or takes_vector else array
+    if array.ndim == 0:
+        _refuse_shape(name, array, f"({n},)")
+    if array.shape[0] != n:
+        raise ValueError(f"{name} must be as long as X, {n} samples; got {array.shape[0]}")
+    if loss == "cross_entropy":
+        if array.ndim == 1:
+            return _labels(name, array, n_outputs)
+        accepted = f"({n},) for labels or ({n}, {n_outputs}) for probabilities"
+    elif n_outputs == 1:
+        accepted = f"({n},) or ({n}, 1)"
+        array = array[:, np.newaxis] if array.ndim == 1 else array
+    else:
+        accepted = f"({n}, {n_outputs})"
+    if array.shape != (n, n_outputs):
+        _refuse_shape(name, array, accepted)
+    ready = _finite(name, array, dtype)
+    if loss == "binary_cross_entropy" and not (ready.min() >= 0 and ready.max() <= 1):
+        raise ValueError(
+            f"{name} must lie in [0, 1] for binary_cross_entropy, "
+            f"got values from {ready.min()} to {ready.max()}"
+        )
+    if loss == "cross_entropy":
+        sums = ready.sum(axis=1)
+        worst = sums[np.argmax(np.abs(sums - 1))]
+        if ready.min() < 0 or abs(worst - 1) > PROBABILITY_TOLERANCE:
+            raise ValueError(
+                f"{name} must hold rows of probabilities, not negative and summing to 1; "
+                f"got a least value of {ready.min()} and a row that sums to {worst}"
+            )
+    return ready
+
+
+def _labels(name: str, array: NDArray[Any], n_classes: int) -> Labels:
+    """Whole numbers from 0 to n_classes - 1, of any real dtype, as native integers."""
+    accepted = f"{name} must hold whole labels from 0 to {n_classes - 1}"
+    if array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
+        wrong = array[~(array == np.trunc(array))][0]
+        raise ValueError(f"{accepted}, got {wrong}")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high < n_classes):
+        raise ValueError(f"{accepted}, got values from {low} to {high}")
+    # A copy: the engine takes labels as indices, and nobody may change them under it.
+    return np.array(array, np.intp, order="C")
+
+
+def output(
+    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], others: Iterable[NDArray[Any]]
+) -> NDArray[Any]:
+    """Check an array to write results to, which must share no memory with the `others`."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be an ndarray of {dtype.name}, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {dtype.name}, got {out.dtype.str}")
+    if out.shape != shape:
+        _refuse_shape("out", out, str(shape))
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    for other in others:
+        if np.may_share_memory(out, other) and np.shares_memory(out, other):
+            raise ValueError("out must not overlap the input or the network's parameters")
+    return out

@@ -1,0 +1,38 @@
+"""Row-major matrix product on BLAS.
+
+The addresses come from `blas.pyx`, the one place that cimports SciPy. They are fetched on first
+need, because importing SciPy's BLAS takes longer than importing NumPy.
+"""
+from .records cimport real
+
+ctypedef void (*sgemm_t)(char*, char*, int*, int*, int*, float*, float*, int*, float*, int*,
+                         float*, float*, int*) noexcept nogil
+ctypedef void (*dgemm_t)(char*, char*, int*, int*, int*, double*, double*, int*, double*, int*,
+                         double*, double*, int*) noexcept nogil
+
+
+cdef struct Blas:
+    sgemm_t sgemm
+    dgemm_t dgemm
+
+
+cdef inline void gemm(
+    const Blas* blas, bint transpose_a, bint transpose_b,
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+    real alpha, const real* A, const real* B, real beta, real* C,
+) noexcept nogil:
+    """C := alpha op(A) op(B) + beta C, with op(A) m x k, op(B) k x n, C m x n, all row-major.
+
+    BLAS is column-major and sees every matrix transposed, hence the swapped operands.
+    """
+    cdef char* ta = b"t" if transpose_a else b"n"
+    cdef char* tb = b"t" if transpose_b else b"n"
+    cdef int rows = <int>m, columns = <int>n, inner = <int>k
+    cdef int lda = rows if transpose_a else inner
+    cdef int ldb = inner if transpose_b else columns
+    if real is float:
+        blas.sgemm(tb, ta, &columns, &rows, &inner, &alpha, <float*>B, &ldb, <float*>A, &lda,
+                   &beta, C, &columns)
+    else:
+        blas.dgemm(tb, ta, &columns, &rows, &inner, &alpha, <double*>B, &ldb, <double*>A, &lda,
+                   &beta, C, &columns)

@@ -1,0 +1,134 @@
+"""The forward and the backward pass of a whole network, for as many rows as a workspace holds."""
+from libc.math cimport isfinite
+from libc.string cimport memcpy
+
+from .activations cimport IDENTITY, multiply_by_derivative
+from .blas cimport Blas
+from .losses cimport row_loss
+from .products cimport forward, input_gradient, weight_gradient
+from .records cimport Layer, Net, Samples, real
+
+
+cdef struct Workspace:
+    Py_ssize_t rows         # how many rows one pass takes
+    void* inputs            # rows x n_in: a batch gathered in the order of the permutation
+    void* outputs           # rows x n_out of each layer, one layer after the other
+    void* delta             # two of rows x widest: the gradient by the Z of two neighbours
+    void* one_hot           # n_out zeros, where a label is spelled out
+    void* gradient          # n_parameters; NULL until a batch is larger than `rows`
+
+
+cdef inline const real* gather(
+    const Net* net, const real* parameters, const Samples* samples,
+    Py_ssize_t start, Py_ssize_t n, Workspace* work,
+) noexcept nogil:
+    """Rows start .. start + n of X in the order of the permutation, side by side.
+
+    `parameters` only says which type `real` is.
+    """
+    cdef const real* X = <const real*>samples.X
+    cdef Py_ssize_t i
+    if samples.order == NULL:
+        return X + start * net.n_in
+    if n == 1:
+        return X + samples.order[start] * net.n_in
+    for i in range(n):
+        memcpy(<real*>work.inputs + i * net.n_in, X + samples.order[start + i] * net.n_in,
+               net.n_in * sizeof(real))
+    return <const real*>work.inputs
+
+
+cdef inline void forward_pass(
+    const Blas* blas, const Net* net, const real* parameters, const real* X, Py_ssize_t n,
+    Workspace* work,
+) noexcept nogil:
+    """The outputs of every layer; of the last one Z where the loss takes logits."""
+    cdef const real* inputs = X
+    cdef real* outputs
+    cdef const Layer* layer
+    cdef Py_ssize_t l
+    for l in range(net.depth):
+        layer = &net.layers[l]
+        outputs = <real*>work.outputs + layer.output * work.rows
+        forward(blas, layer,
+                IDENTITY if net.from_logits and l == net.depth - 1 else layer.activation,
+                parameters, inputs, n, outputs)
+        inputs = outputs
+
+
+cdef inline double loss_pass(
+    const Net* net, const real* parameters, const Samples* samples,
+    Py_ssize_t start, Py_ssize_t n, double scale, Workspace* work,
+) noexcept nogil:
+    """`scale` times the loss of rows start .. start + n, whose outputs are in the workspace.
+
+    delta becomes its gradient by what the last layer put out.
+    """
+    cdef const Layer* last = &net.layers[net.depth - 1]
+    cdef const real* outputs = <real*>work.outputs + last.output * work.rows
+    cdef real* delta = <real*>work.delta
+    cdef real* one_hot = <real*>work.one_hot
+    cdef const real* target
+    cdef double loss = 0
+    cdef Py_ssize_t i, j, sample
+    for i in range(n):
+        sample = start + i if samples.order == NULL else samples.order[start + i]
+        if samples.labels == NULL:
+            target = <const real*>samples.targets + sample * net.n_out
+        else:
+            one_hot[samples.labels[sample]] = 1
+            target = one_hot
+        loss += row_loss(net.loss, net.from_logits, outputs + i * net.n_out, target,
+                         delta + i * net.n_out, net.n_out)
+        if samples.labels != NULL:
+            one_hot[samples.labels[sample]] = 0
+    for j in range(n * net.n_out):
+        delta[j] *= <real>scale
+    return loss * scale
+
+
+cdef inline void backward_pass(
+    const Blas* blas, const Net* net, const real* parameters, const real* X, Py_ssize_t n,
+    real alpha, real beta, real* target, Workspace* work,
+) noexcept nogil:
+    """target := alpha dL/dparameters + beta target, from the delta of the loss pass.
+
+    The target may be the parameters themselves: a layer's weights are read for the layer below
+    before they are written.
+    """
+    cdef real* delta = <real*>work.delta
+    cdef real* delta_below = delta + work.rows * net.widest
+    cdef const real* inputs
+    cdef const Layer* layer
+    cdef Py_ssize_t l
+    layer = &net.layers[net.depth - 1]
+    if not net.from_logits:
+        multiply_by_derivative(layer.activation, <real*>work.outputs + layer.output * work.rows,
+                               delta, n, layer.n_out)
+    for l in range(net.depth - 1, -1, -1):
+        layer = &net.layers[l]
+        inputs = X
+        if l > 0:
+            inputs = <real*>work.outputs + net.layers[l - 1].output * work.rows
+            input_gradient(blas, layer, net.layers[l - 1].activation, parameters,
+                           delta, inputs, n, delta_below)
+        weight_gradient(blas, layer, inputs, delta, n, alpha, beta, target)
+        delta, delta_below = delta_below, delta
+
+
+cdef inline double gradient_pass(
+    const Blas* blas, const Net* net, const real* parameters, const Samples* samples,
+    Py_ssize_t start, Py_ssize_t n, double scale,
+    real alpha, real beta, real* target, Workspace* work,
+) noexcept nogil:
+    """One whole pass: the scaled loss, and target := alpha gradient + beta target.
+
+    A loss that is not finite leaves the target as it was.
+    """
+    cdef const real* X = gather(net, parameters, samples, start, n, work)
+    cdef double loss
+    forward_pass(blas, net, parameters, X, n, work)
+    loss = loss_pass(net, parameters, samples, start, n, scale, work)
+    if isfinite(loss):
+        backward_pass(blas, net, parameters, X, n, alpha, beta, target, work)
+    return loss

@@ -1,0 +1,34 @@
+"""What the engine knows of a network: a flat list of layer records over one parameter buffer."""
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef struct Layer:
+    int activation
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    Py_ssize_t weight       # where W (n_in x n_out, row-major) starts in the flat buffers
+    Py_ssize_t bias         # where b (n_out) starts in them
+    Py_ssize_t output       # outputs of all layers before this one, per row
+
+
+cdef struct Net:
+    Layer* layers
+    Py_ssize_t depth
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    Py_ssize_t n_parameters
+    Py_ssize_t n_outputs    # of all layers together, per row
+    Py_ssize_t widest       # the largest n_out
+    int loss
+    bint from_logits        # the loss includes the last activation and starts from Z
+
+
+cdef struct Samples:
+    Py_ssize_t n
+    const void* X           # n x n_in
+    const void* targets     # n x n_out, or NULL when there are labels
+    const Py_ssize_t* labels
+    const Py_ssize_t* order     # the permutation to take them in; NULL: as they lie

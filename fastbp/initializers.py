@@ -1,0 +1,63 @@
+"""How weights start: random matrices whose scale keeps signals alive through the layers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastbp.layers import Dense
+
+__all__ = ["INITIALIZERS", "initial_weight"]
+
+INITIALIZERS = ("auto", "he_normal", "he_uniform", "glorot_normal", "glorot_uniform")
+
+
+def initial_weight(rng: np.random.Generator, layer: Dense, n_in: int) -> NDArray[Any]:
+    """Draw the first W of a layer.
+
+    The variance is 2 / n_in for He's initialisation and 2 / (n_in + n_out) for Glorot's.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    layer : Dense
+    n_in : int
+
+    Returns
+    -------
+    ndarray of float64, shape (n_in, layer.units)
+
+    Raises
+    ------
+    ValueError
+        If a callable `init` returns another shape or values that are not finite.
+
+    References
+    ----------
+    He, Zhang, Ren, Sun: Delving deep into rectifiers, ICCV 2015, section 2.2.
+    Glorot, Bengio: Understanding the difficulty of training deep feedforward neural networks,
+    AISTATS 2010, section 4.2.1.
+    """
+    shape = n_in, layer.units
+    if callable(layer.init):
+        weight = np.asarray(layer.init(rng, *shape))
+        if weight.shape != shape or weight.dtype.kind not in "buif":
+            raise ValueError(
+                f"init must return a real array of shape {shape}, "
+                f"got shape {weight.shape} of dtype {weight.dtype}"
+            )
+        if not np.isfinite(weight).all():
+            raise ValueError("init must return finite values, got NaN or infinity")
+        return weight
+    name = layer.init
+    if name == "auto":
+        name = "he_normal" if layer.activation == "relu" else "glorot_uniform"
+    variance = 2 / n_in if name.startswith("he") else 2 / (n_in + layer.units)
+    if name.endswith("normal"):
+        return rng.normal(0.0, math.sqrt(variance), shape)
+    limit = math.sqrt(3 * variance)
+    return rng.uniform(-limit, limit, shape)

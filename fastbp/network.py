@@ -1,0 +1,514 @@
+"""The network: its layers, its loss, its optimizer, and one flat vector of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastbp import _checks, training
+from fastbp._dispatch import engine
+from fastbp.initializers import initial_weight
+from fastbp.layers import Dense
+from fastbp.losses import LOSSES, Loss
+from fastbp.optimizers import OPTIMIZERS, Optimizer
+
+if TYPE_CHECKING:
+    from fastbp.callbacks import Callback
+
+__all__ = ["Network"]
+
+# A cache line, and the widest vector register there is.
+ALIGNMENT = 64
+
+
+class Network:
+    """A dense feed-forward network, trained by backpropagation and gradient descent.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Number of features.
+    layers : sequence of Dense
+        From the first hidden layer to the output layer. One layer alone makes linear, logistic
+        or softmax regression.
+    loss : str or loss
+        "squared_error", "binary_cross_entropy", "cross_entropy", or one of `fastbp.losses`.
+    optimizer : str or optimizer
+        "sgd", or one of `fastbp.optimizers`.
+    dtype : {"float32", "float64"}
+        Of the parameters, and of all arithmetic.
+    seed : int, optional
+        For the first weights and for shuffling. The same seed, data and machine give the same
+        bits; without one, every network differs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or value, before anything is done.
+
+    Notes
+    -----
+    Training calls on one network from several threads at once raise RuntimeError; `predict` is
+    safe from any number of threads while nobody trains it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp import Dense, Network, SGD
+    >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> y = np.array([0.0, 1.0, 1.0, 0.0])
+    >>> net = Network(2, [Dense(8, "tanh"), Dense(1, "sigmoid")],
+    ...               loss="binary_cross_entropy", optimizer=SGD(1.0), seed=0)
+    >>> history = net.fit(X, y, epochs=500, batch_size=None)
+    >>> net.predict(X).round().ravel().tolist()
+    [0.0, 1.0, 1.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        layers: Sequence[Dense],
+        *,
+        loss: str | Loss = "squared_error",
+        optimizer: str | Optimizer = "sgd",
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        self._n_inputs = _checks.count("n_inputs", n_inputs)
+        self._layers = _checked_layers(layers)
+        self._loss: Loss = _named("loss", loss, LOSSES)
+        self._optimizer: Optimizer = _named("optimizer", optimizer, OPTIMIZERS)
+        self._dtype = _checks.dtype(dtype)
+        self._seed = seed
+        try:
+            self._rng = np.random.default_rng(seed)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"seed must be a non-negative integer or None: {error}") from None
+
+        self._records = _records(self._n_inputs, self._layers)
+        self._parameters = _aligned(self.n_parameters, self._dtype)
+        self._plan = self._plan_over(self._parameters)
+        for layer, weight, bias in zip(self._layers, self.weights, self.biases, strict=True):
+            with np.errstate(over="ignore"):
+                weight[...] = initial_weight(self._rng, layer, len(weight))
+            bias[...] = 0
+        if not engine.all_finite(self._parameters):
+            raise ValueError(f"init must return values that {self._dtype.name} can hold")
+
+    def _plan_over(self, parameters: NDArray[Any]) -> engine.Plan:
+        records = [
+            (engine.ACTIVATIONS[layer.activation], *record)
+            for layer, record in zip(self._layers, self._records, strict=True)
+        ]
+        return engine.Plan(parameters, records, engine.LOSSES[self._loss.name])
+
+    # --- what it is made of -----------------------------------------------------------------
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of features."""
+        return self._n_inputs
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs of the last layer."""
+        return self._layers[-1].units
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        _, n_out, _, bias = self._records[-1]
+        return bias + n_out
+
+    @property
+    def layers(self) -> tuple[Dense, ...]:
+        """The layers, first hidden layer to output layer."""
+        return self._layers
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that training minimises."""
+        return self._loss
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer; another one may be set at any time between training calls."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: str | Optimizer) -> None:
+        self._optimizer = _named("optimizer", optimizer, OPTIMIZERS)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the parameters and of all arithmetic."""
+        return self._dtype
+
+    @property
+    def seed(self) -> int | None:
+        """The seed it was made with."""
+        return self._seed
+
+    @property
+    def parameters(self) -> NDArray[Any]:
+        """All weights and biases: a live flat view, in the order W0, b0, W1, b1, ...
+
+        Writing to it changes the network. Each W is (n_in, n_out), row by row.
+        """
+        return self._parameters[:]
+
+    @property
+    def weights(self) -> tuple[NDArray[Any], ...]:
+        """Live (n_in, n_out) views of each layer's W."""
+        return tuple(
+            self._parameters[weight:bias].reshape(n_in, n_out)
+            for n_in, n_out, weight, bias in self._records
+        )
+
+    @property
+    def biases(self) -> tuple[NDArray[Any], ...]:
+        """Live (n_out,) views of each layer's b."""
+        return tuple(self._parameters[bias : bias + n_out] for _, n_out, _, bias in self._records)
+
+    def __str__(self) -> str:
+        """Return a table of the layers."""
+        rows = [("layer", "kind", "activation", "shape", "parameters")]
+        for number, (layer, (n_in, n_out, _, _)) in enumerate(
+            zip(self._layers, self._records, strict=True), start=1
+        ):
+            size = f"{(n_in + 1) * n_out:,}"
+            kind = type(layer).__name__
+            rows.append((str(number), kind, layer.activation, f"{n_in} x {n_out}", size))
+        rows.append(("total", "", "", "", f"{self.n_parameters:,}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if column >= 3 else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        rule = "-" * len(lines[0])
+        title = f"Network, {self._dtype.name}: {self._loss.name}, {self._optimizer}"
+        return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def __repr__(self) -> str:
+        """Return the call that makes a network like this one."""
+        return (
+            f"Network({self._n_inputs}, {list(self._layers)}, loss={self._loss}, "
+            f"optimizer={self._optimizer}, dtype={self._dtype.name!r}, seed={self._seed!r})"
+        )
+
+    # --- what it computes -------------------------------------------------------------------
+
+    def predict(self, X: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Compute the network's outputs.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_inputs) or (n_inputs,)
+        out : ndarray of shape (n, n_outputs) or (n_outputs,), optional
+            Where to write them, in the network's dtype; may be strided, not overlapping X.
+
+        Returns
+        -------
+        ndarray of shape (n, n_outputs) or (n_outputs,)
+            `out` if it was given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X or `out` is not as above, or X is not finite.
+        """
+        result = self._plan.predict(X, out)
+        if result is None:  # an array that wants a closer look, or a copy
+            result = self._predict_converted(X, out)
+        return result
+
+    def _predict_converted(self, X: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]:
+        rows, single = _checks.features(X, self._n_inputs, self._dtype)
+        shape = (self.n_outputs,) if single else (len(rows), self.n_outputs)
+        if out is not None:
+            others = [X] if isinstance(X, np.ndarray) else []
+            _checks.output(out, shape, self._dtype, [*others, self._parameters])
+        result = self._plan.predict(rows[0] if single else rows)
+        assert result is not None
+        if out is None:
+            return result
+        out[...] = result
+        return out
+
+    def evaluate(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Compute the mean loss over all samples.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_inputs) or (n_inputs,)
+        y : array_like
+            Integer labels (n,) or probabilities (n, n_outputs) for "cross_entropy"; otherwise
+            (n, n_outputs), or (n,) where there is one output.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X or y is not as above, or not finite.
+        """
+        return self._plan.loss_and_gradient(*self._samples(X, y))
+
+    def loss_and_gradient(self, X: ArrayLike, y: ArrayLike) -> tuple[float, NDArray[Any]]:
+        """Compute the mean loss over all samples and its gradient by the parameters.
+
+        Parameters
+        ----------
+        X, y : array_like
+            As for `evaluate`.
+
+        Returns
+        -------
+        loss : float
+        gradient : ndarray of shape (n_parameters,)
+            In the order of `parameters`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `evaluate`.
+        """
+        samples = self._samples(X, y)
+        gradient = np.empty_like(self._parameters)
+        loss = self._plan.loss_and_gradient(*samples, gradient)
+        return loss, gradient
+
+    def check_gradient(
+        self, X: ArrayLike, y: ArrayLike, *, n_checks: int | None = None, seed: int = 0
+    ) -> float:
+        """Compare the gradient with central differences of the loss.
+
+        Parameters
+        ----------
+        X, y : array_like
+            As for `evaluate`.
+        n_checks : int, optional
+            How many parameters to check, drawn at random with `seed`; all of them without it.
+            Each takes two evaluations of the loss.
+
+        Returns
+        -------
+        float
+            The largest difference, relative to the largest gradient entry checked. With smooth
+            activations about 1e-9 for a network of float64 and 1e-6 for one of float32. Zero
+            against zero is 0: make sure that the gradient is not zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `evaluate`, or if `n_checks` is not a positive integer.
+
+        Notes
+        -----
+        The differences are taken in float64 for either dtype. Where a step of 6e-6 crosses a
+        kink (relu), they do not mean anything.
+        """
+        _, gradient = self.loss_and_gradient(X, y)
+        checked = np.arange(self.n_parameters)
+        if n_checks is not None:
+            most = min(_checks.count("n_checks", n_checks), self.n_parameters)
+            checked = np.random.default_rng(seed).choice(self.n_parameters, most, replace=False)
+        parameters = self._parameters.astype(np.float64)
+        plan = self._plan_over(parameters)
+        samples = self._samples(X, y, np.dtype(np.float64))
+        differences = np.empty(len(checked))
+        for i, k in enumerate(checked):
+            theta = parameters[k]
+            # the cube root of the rounding error balances rounding and truncation
+            h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(theta))
+            above, below = theta + h, theta - h
+            parameters[k] = above
+            loss_above = plan.loss_and_gradient(*samples)
+            parameters[k] = below
+            loss_below = plan.loss_and_gradient(*samples)
+            parameters[k] = theta
+            differences[i] = (loss_above - loss_below) / (above - below)
+        error = np.abs(gradient[checked] - differences).max()
+        scale = max(np.abs(differences).max(), np.abs(gradient[checked]).max())
+        return float(error / scale) if scale > 0 else 0.0
+
+    # --- how it learns ----------------------------------------------------------------------
+
+    def train_step(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Make one step of the optimizer on one batch, or on one row.
+
+        Parameters
+        ----------
+        X, y : array_like
+            As for `evaluate`.
+
+        Returns
+        -------
+        float
+            The loss before the step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `evaluate`.
+        FloatingPointError
+            If the loss is not finite; the parameters are as before the step.
+        """
+        X, y = self._samples(X, y)
+        loss, steps = self._plan.epoch(X, y, None, len(X), self._optimizer.learning_rate)
+        if not steps:
+            raise FloatingPointError(f"the loss is {loss}; {training.DIVERGENCE_HINT}")
+        return loss
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        epochs: int = 1,
+        batch_size: int | None = 32,
+        shuffle: bool = True,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        callbacks: Iterable[Callback] = (),
+        tol: float | None = None,
+    ) -> training.History:
+        """Train for a number of epochs. Calling it again continues.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_inputs)
+        y : array_like
+            As for `evaluate`.
+        epochs : int
+            How many times to go through the data.
+        batch_size : int or None
+            Samples per step: 1 is stochastic gradient descent, None takes all of them. A last
+            smaller batch is used too.
+        shuffle : bool
+            Whether to take the samples in a new random order in each epoch.
+        validation_data : (X, y), optional
+            Evaluated after every epoch, never trained on.
+        callbacks : iterable of Callback, optional
+            Told of every epoch; one that returns true ends the training.
+        tol : float, optional
+            End the training when the loss has not fallen by at least this much below its best
+            for ten epochs in a row.
+
+        Returns
+        -------
+        History
+            Loss, validation loss and time of each epoch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above; nothing has been done then.
+        FloatingPointError
+            If the loss or a parameter stops being finite; the parameters are those of the last
+            epoch that ended well.
+        KeyboardInterrupt
+            On Ctrl-C; the parameters are those of the last whole step.
+        """
+        X, y = self._samples(X, y, one_row=False)
+        return training.train(
+            self,
+            self._plan,
+            self._rng,
+            X,
+            y,
+            epochs=_checks.count("epochs", epochs),
+            batch_size=len(X) if batch_size is None else _checks.count("batch_size", batch_size),
+            shuffle=_checks.flag("shuffle", shuffle),
+            validation=self._validation(validation_data),
+            callbacks=training.checked_callbacks(callbacks),
+            tol=None if tol is None else _checks.non_negative("tol", tol),
+        )
+
+    # --- the way in -------------------------------------------------------------------------
+
+    def _samples(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        dtype: np.dtype[Any] | None = None,
+        *,
+        one_row: bool = True,
+        prefix: str = "",
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """X and y as the engine takes them, apart from the parameters that it writes."""
+        dtype = dtype or self._dtype
+        rows, single = _checks.features(
+            X, self._n_inputs, dtype, name=prefix + "X", one_row=one_row
+        )
+        expected = _checks.targets(
+            y, self._loss.name, len(rows), self.n_outputs, dtype, name=prefix + "y", single=single
+        )
+        return tuple(
+            array.copy() if np.may_share_memory(array, self._parameters) else array
+            for array in (rows, expected)
+        )
+
+    def _validation(
+        self, data: tuple[ArrayLike, ArrayLike] | None
+    ) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        if data is None:
+            return None
+        try:
+            X, y = data
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"validation_data must be a pair (X, y), got {type(data).__name__}"
+            ) from None
+        return self._samples(X, y, one_row=False, prefix="validation_data ")
+
+
+def _checked_layers(layers: Sequence[Dense]) -> tuple[Dense, ...]:
+    try:
+        checked = tuple(layers)
+    except TypeError:
+        raise TypeError(f"layers must be a sequence of Dense, got {layers!r}") from None
+    if not checked:
+        raise ValueError("layers must hold at least one layer, got none")
+    for layer in checked:
+        if not isinstance(layer, Dense):
+            raise TypeError(f"layers must be a sequence of Dense, got {layer!r} in it")
+    for layer in checked[:-1]:
+        if layer.activation == "softmax":
+            raise ValueError("activation 'softmax' belongs in the last layer, got a hidden one")
+    return checked
+
+
+def _named(name: str, value: Any, table: dict[str, type[Any]]) -> Any:
+    """Resolve a name of the table to the default object, or take an object of the table."""
+    if isinstance(value, tuple(table.values())):
+        return value
+    return table[_checks.choice(name, value, table)]()
+
+
+def _records(n_inputs: int, layers: Sequence[Dense]) -> list[tuple[int, int, int, int]]:
+    """(n_in, n_out, offset of W, offset of b) of each layer in the flat vectors."""
+    records = []
+    n_in, offset = n_inputs, 0
+    for layer in layers:
+        bias = offset + n_in * layer.units
+        records.append((n_in, layer.units, offset, bias))
+        n_in, offset = layer.units, bias + layer.units
+    return records
+
+
+def _aligned(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An uninitialised vector that starts on a cache line."""
+    try:
+        buffer = np.empty(n * dtype.itemsize + ALIGNMENT, np.uint8)
+    except ValueError:
+        raise MemoryError(f"layers with {n:,} parameters do not fit into memory") from None
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + n * dtype.itemsize].view(dtype)

@@ -1,0 +1,195 @@
+"""A network plain enough to be checked by reading it: the oracle of the tests.
+
+Written from the definitions and from nothing of fastbp: Z = A W + b, A = f(Z), losses that sum
+over outputs and average over samples, gradients by the chain rule from the loss to the first
+layer. There is one path for every pairing of activation and loss, no numerically stable form
+and no formula that joins a loss with an activation, so nothing fastbp does in one piece is
+repeated here. It is good for moderate logits (|Z| below about 7 in float64, where 1 - p still
+has 13 digits); extreme logits are tested against closed forms instead.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+def sigmoid(Z):
+    return 1 / (1 + np.exp(-Z))
+
+
+def softmax(Z):
+    exponentials = np.exp(Z)
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+ACTIVATIONS = {
+    "identity": lambda Z: Z,
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+    "relu": lambda Z: np.maximum(Z, 0),
+    "softmax": softmax,
+}
+
+DERIVATIVES = {
+    "identity": np.ones_like,
+    "sigmoid": lambda Z: sigmoid(Z) * sigmoid(-Z),
+    "tanh": lambda Z: 1 / np.cosh(Z) ** 2,
+    "relu": lambda Z: (Z > 0).astype(Z.dtype),
+}
+
+# Behind these activations a loss is a function of the logits, and nothing is clipped.
+PAIRS = {("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy")}
+
+
+def activation_backward(activation, Z, dA):
+    """dL/dZ from dL/dA. Softmax mixes the outputs of a sample, so it takes its whole Jacobian."""
+    if activation == "softmax":
+        A = softmax(Z)
+        identity = np.eye(A.shape[1], dtype=A.dtype)
+        jacobian = A[:, :, None] * (identity - A[:, None, :])  # dA_i / dZ_j for each sample
+        return np.einsum("ni,nij->nj", dA, jacobian)
+    return dA * DERIVATIVES[activation](Z)
+
+
+def clip(loss, predictions, eps):
+    """The probabilities a loss takes the logarithm of."""
+    if loss == "binary_cross_entropy":
+        return np.clip(predictions, eps, 1 - eps)
+    return np.maximum(predictions, eps)
+
+
+def loss_value(loss, predictions, targets, eps):
+    """Mean over samples of the sum over outputs. eps = 0 clips nothing."""
+    n = len(predictions)
+    if loss == "squared_error":
+        return ((predictions - targets) ** 2).sum() / (2 * n)
+    p = clip(loss, predictions, eps)
+    if loss == "binary_cross_entropy":
+        return -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum() / n
+    return -(targets * np.log(p)).sum() / n
+
+
+def loss_derivative(loss, predictions, targets, eps):
+    """dL/dpredictions: the derivative at the clipped probability, and zero where clip is flat."""
+    n = len(predictions)
+    if loss == "squared_error":
+        return (predictions - targets) / n
+    p = clip(loss, predictions, eps)
+    inside = p == predictions
+    if loss == "binary_cross_entropy":
+        return inside * ((1 - targets) / (1 - p) - targets / p) / n
+    return inside * (-targets / p) / n
+
+
+def dense_targets(y, n_outputs, dtype=np.float64):
+    """Targets as an (n, n_outputs) array: labels become rows of 0 and 1, 1-D y one column."""
+    y = np.asarray(y)
+    if y.ndim == 2:
+        return y.astype(dtype)
+    if np.issubdtype(y.dtype, np.integer):
+        return np.eye(n_outputs, dtype=dtype)[y]
+    return y.astype(dtype)[:, None]
+
+
+@dataclasses.dataclass
+class ReferenceNetwork:
+    """Layers as lists: weights[l] (n_in, n_out), biases[l] (n_out,), activations[l] a name.
+
+    It computes in the dtype of its parameters. Losses clip at `eps`.
+    Integer targets are class labels, so give other targets as floating point.
+    """
+
+    weights: list
+    biases: list
+    activations: list
+    loss: str
+    eps: float = float(np.finfo(np.float64).eps)
+
+    @classmethod
+    def from_flat(cls, parameters, widths, activations, loss):
+        """Layers cut from the flat vector W0 (row by row), b0, W1, b1, ..."""
+        weights, biases, start = [], [], 0
+        parameters = np.array(parameters)
+        for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+            weights.append(parameters[start : start + n_in * n_out].reshape(n_in, n_out))
+            start += n_in * n_out
+            biases.append(parameters[start : start + n_out])
+            start += n_out
+        assert start == parameters.size
+        eps = float(np.finfo(parameters.dtype).eps)
+        return cls(weights, biases, list(activations), loss, eps)
+
+    @property
+    def widths(self):
+        return [len(self.weights[0])] + [len(bias) for bias in self.biases]
+
+    @property
+    def flat(self):
+        """A copy of the parameters as one vector."""
+        pairs = zip(self.weights, self.biases, strict=True)
+        return np.concatenate([np.concatenate([W.ravel(), b]) for W, b in pairs])
+
+    def with_flat(self, parameters):
+        """The same network with other parameters, and the same eps."""
+        other = self.from_flat(parameters, self.widths, self.activations, self.loss)
+        return dataclasses.replace(other, eps=self.eps)
+
+    def astype(self, dtype):
+        """The network computed in `dtype`."""
+        return self.from_flat(self.flat.astype(dtype), self.widths, self.activations, self.loss)
+
+    def rounded(self, dtype):
+        """Parameters and eps as `dtype` has them, computed in float64 all the same."""
+        cast = self.astype(dtype)
+        return dataclasses.replace(cast.with_flat(cast.flat.astype(np.float64)), eps=cast.eps)
+
+    def forward(self, X):
+        """Logits of every layer, and activations from the input on."""
+        logits, activations = [], [np.asarray(X, dtype=self.weights[0].dtype)]
+        for W, b, activation in zip(self.weights, self.biases, self.activations, strict=True):
+            logits.append(activations[-1] @ W + b)
+            activations.append(ACTIVATIONS[activation](logits[-1]))
+        return logits, activations
+
+    def predict(self, X):
+        return self.forward(X)[1][-1]
+
+    def _clip_eps(self):
+        return 0 if (self.activations[-1], self.loss) in PAIRS else self.eps
+
+    def loss_value(self, X, y):
+        predictions = self.predict(X)
+        targets = dense_targets(y, predictions.shape[1], predictions.dtype)
+        return float(loss_value(self.loss, predictions, targets, self._clip_eps()))
+
+    def gradient(self, X, y):
+        """Flat gradient, in the order of `flat`."""
+        logits, activations = self.forward(X)
+        targets = dense_targets(y, activations[-1].shape[1], activations[-1].dtype)
+        dA = loss_derivative(self.loss, activations[-1], targets, self._clip_eps())
+        pieces = []
+        for layer in reversed(range(len(self.weights))):
+            D = activation_backward(self.activations[layer], logits[layer], dA)  # dL/dZ
+            dW = activations[layer].T @ D
+            db = D.sum(axis=0)
+            dA = D @ self.weights[layer].T
+            pieces = [dW.ravel(), db, *pieces]
+        return np.concatenate(pieces)
+
+    def sgd_step(self, X, y, learning_rate):
+        """One step of gradient descent. Returns the network after it and the loss before it."""
+        after = self.with_flat(self.flat - learning_rate * self.gradient(X, y))
+        return after, self.loss_value(X, y)
+
+    def epoch(self, X, y, learning_rate, permutation, batch_size):
+        """Steps over batches in the order of `permutation`, the last one perhaps smaller.
+
+        Returns the network after the epoch and the mean over samples of their loss, each taken
+        before the step that used the sample.
+        """
+        network, total = self, 0.0
+        for start in range(0, len(permutation), batch_size):
+            rows = permutation[start : start + batch_size]
+            network, loss = network.sgd_step(X[rows], y[rows], learning_rate)
+            total += loss * len(rows)
+        return network, total / len(permutation)

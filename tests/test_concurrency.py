@@ -1,0 +1,189 @@
+"""Python threads that share a network, or SciPy's BLAS, and must not disturb each other.
+
+All of it runs in processes of its own: what is guarded against are crashes and calls that never
+return, and neither may take pytest with it.
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+N_THREADS = 6
+# Generous: each script takes a few seconds. Only a call that never returns reaches it.
+TIMEOUT_SECONDS = 120
+
+
+def run_script(script, *arguments):
+    """The object a script prints as JSON; a crash or a hang fails the test."""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", script, *map(json.dumps, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+IN_THREADS = """
+import json, sys, threading
+import numpy as np
+from fastbp import SGD, Dense, Network
+
+def in_threads(*calls):
+    "Run every call in a thread of its own, all from the same moment; what each gave or raised."
+    barrier, results = threading.Barrier(len(calls)), [None] * len(calls)
+    def run(index, call):
+        barrier.wait()
+        try:
+            results[index] = call()
+        except Exception as error:
+            results[index] = error
+    threads = [threading.Thread(target=run, args=item) for item in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+"""
+
+
+CONCURRENT_PREDICT = IN_THREADS + """
+n_threads, widths, rows, repeats, dtype = map(json.loads, sys.argv[1:])
+layers = [Dense(width, "relu") for width in widths[1:-1]] + [Dense(widths[-1], "softmax")]
+network = Network(widths[0], layers, loss="cross_entropy", dtype=dtype, seed=0)
+rng = np.random.default_rng(0)
+inputs = [rng.standard_normal((rows, widths[0])).astype(dtype) for _ in range(n_threads)]
+before = network.parameters.tobytes()
+alone = [network.predict(X).tobytes() for X in inputs]
+
+def predict_often(X, expected):
+    out = np.empty((rows, widths[-1]), dtype)
+    wrong = 0
+    for _ in range(repeats):
+        wrong += network.predict(X).tobytes() != expected
+        wrong += network.predict(X, out=out).tobytes() != expected
+        wrong += network.predict(X[0]).shape != (widths[-1],)
+    return wrong
+
+results = in_threads(*[
+    lambda X=X, expected=expected: predict_often(X, expected)
+    for X, expected in zip(inputs, alone)
+])
+print(json.dumps({
+    "results": [str(result) for result in results],
+    "unchanged": network.parameters.tobytes() == before,
+    "parameters": network.parameters.astype(float).tolist(),
+    "row": inputs[-1][0].astype(float).tolist(),
+    "prediction": network.predict(inputs[-1][0]).astype(float).tolist(),
+}))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("widths", "rows", "repeats"),
+    [([3, 5, 2], 1, 2000), ([64, 128, 10], 8, 500), ([64, 256, 256, 10], 500, 10)],
+    ids=["tiny", "small", "large enough to release the GIL"],
+)
+def test_concurrent_predict(widths, rows, repeats, dtype):
+    found = run_script(CONCURRENT_PREDICT, N_THREADS, widths, rows, repeats, dtype)
+    assert found["results"] == ["0"] * N_THREADS  # no call gave other bits than it gives alone
+    assert found["unchanged"]
+    # And what they all gave is right.
+    parameters, A = np.array(found["parameters"]), np.array(found["row"])
+    for n_in, n_out in itertools.pairwise(widths):
+        W, b = parameters[: n_in * n_out].reshape(n_in, n_out), parameters[n_in * n_out :][:n_out]
+        parameters = parameters[(n_in + 1) * n_out :]
+        Z = A @ W + b
+        A = np.maximum(Z, 0)
+    expected = np.exp(Z) / np.exp(Z).sum()
+    # Sums of up to 256 terms, in three layers, of the size of 1.
+    tolerance = 3 * 256 * np.finfo(dtype).eps
+    np.testing.assert_allclose(found["prediction"], expected, rtol=0, atol=tolerance)
+
+
+SEPARATE_NETWORKS = IN_THREADS + """
+n_threads, dtype = map(json.loads, sys.argv[1:])
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((600, 200)).astype(dtype), rng.standard_normal((600, 30)).astype(dtype)
+
+def train(seed):
+    layers = [Dense(190, "tanh"), Dense(170, "relu"), Dense(30)]
+    network = Network(200, layers, optimizer=SGD(0.01), dtype=dtype, seed=seed)
+    network.fit(X, y, epochs=2, batch_size=150)
+    loss, gradient = network.loss_and_gradient(X, y)
+    return loss, gradient.tobytes(), network.parameters.tobytes(), network.predict(X).tobytes()
+
+alone = [train(seed) for seed in range(n_threads)]
+together = in_threads(*[lambda seed=seed: train(seed) for seed in range(n_threads)])
+print(json.dumps([one == other for one, other in zip(alone, together)]))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_separate_networks_train_at_once(dtype):
+    # Backpropagation calls gemm untransposed, and with either operand transposed: the mix that
+    # races inside OpenBLAS when several threads call it (OpenMathLib/OpenBLAS#5836).
+    assert run_script(SEPARATE_NETWORKS, N_THREADS, dtype) == [True] * N_THREADS
+
+
+ONE_NETWORK = IN_THREADS + """
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((500, 64)), rng.standard_normal((500, 4))
+network = Network(64, [Dense(128, "tanh"), Dense(4)], optimizer=SGD(1e-3), seed=0)
+before = network.parameters.copy()
+
+def fit(batch_size):
+    network.fit(X, y, epochs=30, batch_size=batch_size)
+
+def step():
+    for _ in range(300):
+        network.train_step(X[:100], y[:100])
+
+def gradient():
+    for _ in range(300):
+        network.loss_and_gradient(X, y)
+
+def predict():
+    for _ in range(300):
+        network.predict(X)
+
+# Batches of other sizes need other buffers: the wrong moment to free one comes soon.
+calls = {"fit": lambda: fit(10), "fit larger": lambda: fit(400), "step": step,
+         "gradient": gradient, "predict": predict, "fit all": lambda: fit(None)}
+outcome = dict(zip(calls, in_threads(*calls.values())))
+finite = bool(np.isfinite(network.parameters).all())
+trained = not np.array_equal(network.parameters, before)
+# What is left is a network like any other: it goes on as one that was given its parameters.
+twin = Network(64, [Dense(128, "tanh"), Dense(4)], optimizer=SGD(1e-3), seed=0)
+twin.parameters[:] = network.parameters
+for one in (network, twin):
+    one.fit(X, y, batch_size=50, shuffle=False)
+print(json.dumps({
+    "outcome": {name: [type(value).__name__, str(value)] for name, value in outcome.items()},
+    "finite": finite,
+    "trained": trained,
+    "usable": network.parameters.tobytes() == twin.parameters.tobytes(),
+}))
+"""
+
+
+def test_threads_that_train_one_network():
+    # Not a way to train: calls may be refused, but never crash or leave the network broken.
+    found = run_script(ONE_NETWORK)
+    for name, (kind, message) in found["outcome"].items():
+        if kind != "NoneType":
+            assert kind == "RuntimeError", f"{name}: {message}"
+            assert name != "predict", message
+            assert "train" in message
+            assert "thread" in message
+    assert "NoneType" in [found["outcome"][name][0] for name in found["outcome"] if "fit" in name]
+    assert found["finite"]
+    assert found["trained"]
+    assert found["usable"]
