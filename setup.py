@@ -15,7 +15,7 @@ from setuptools import Extension, setup
 debug = os.environ.get("FASTBP_DEBUG", "0") != "0"
 warnings_are_errors = os.environ.get("FASTBP_WERROR", "0") != "0"
 
-compile_args = ["-O1", "-g", "-UNDEBUG"] if debug else ["-O3"]
+compile_args = ["-O1", "-g", "-UNDEBUG"] if debug else ["-O3", "-march=x86-64-v4", "-mprefer-vector-width=512"]
 macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 if not debug:
     macros.append(("CYTHON_WITHOUT_ASSERTIONS", "1"))

@@ -30,13 +30,13 @@ def stratified_split(y: NDArray[np.int64], part: float, seed: int) -> tuple[list
 def train(options: argparse.Namespace) -> None:
     """Train on the digits; print the network, every epoch, accuracy and times."""
     X, y = datasets.load_digits()
-    X /= 16
     train_rows, test_rows = stratified_split(y, HELD_OUT, seed=0)
+    X = (X - X[train_rows].mean()) / X[train_rows].std()
     X_test, y_test = X[test_rows], y[test_rows]
 
     net = Network(
         64,
-        [Dense(128, "relu"), Dense(10, "softmax")],
+        [Dense(256, "relu"), Dense(10, "softmax")],
         loss="cross_entropy",
         optimizer=SGD(options.learning_rate),
         seed=options.seed,
@@ -74,8 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("train", help="train a network on the digits that come along")
     command.add_argument("--epochs", type=int, default=30)
-    command.add_argument("--batch-size", type=int, default=16)
-    command.add_argument("--learning-rate", type=float, default=0.1)
+    command.add_argument("--batch-size", type=int, default=8)
+    command.add_argument("--learning-rate", type=float, default=0.2)
     command.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:

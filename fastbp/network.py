@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Network"]
 
-# A cache line, and the widest vector register there is.
-ALIGNMENT = 64
-
 
 class Network:
     """A dense feed-forward network, trained by backpropagation and gradient descent.
@@ -89,8 +86,8 @@ class Network:
             raise type(error)(f"seed must be a non-negative integer or None: {error}") from None
 
         self._records = _records(self._n_inputs, self._layers)
-        self._parameters = _aligned(self.n_parameters, self._dtype)
-        self._plan = self._plan_over(self._parameters)
+        self._plan = self._new_plan(self._dtype)
+        self._parameters = self._plan.parameters
         for layer, weight, bias in zip(self._layers, self.weights, self.biases, strict=True):
             with np.errstate(over="ignore"):
                 weight[...] = initial_weight(self._rng, layer, len(weight))
@@ -98,12 +95,18 @@ class Network:
         if not engine.all_finite(self._parameters):
             raise ValueError(f"init must return values that {self._dtype.name} can hold")
 
-    def _plan_over(self, parameters: NDArray[Any]) -> engine.Plan:
+    def _new_plan(self, dtype: np.dtype[Any]) -> engine.Plan:
+        """This network as the engine sees it, with parameters of its own."""
         records = [
             (engine.ACTIVATIONS[layer.activation], *record)
             for layer, record in zip(self._layers, self._records, strict=True)
         ]
-        return engine.Plan(parameters, records, engine.LOSSES[self._loss.name])
+        try:
+            return engine.Plan(records, engine.LOSSES[self._loss.name], dtype)
+        except (MemoryError, OverflowError, ValueError):
+            raise MemoryError(
+                f"layers with {self.n_parameters:,} parameters do not fit into memory"
+            ) from None
 
     # --- what it is made of -----------------------------------------------------------------
 
@@ -321,8 +324,9 @@ class Network:
         if n_checks is not None:
             most = min(_checks.count("n_checks", n_checks), self.n_parameters)
             checked = np.random.default_rng(seed).choice(self.n_parameters, most, replace=False)
-        parameters = self._parameters.astype(np.float64)
-        plan = self._plan_over(parameters)
+        plan = self._new_plan(np.dtype(np.float64))
+        parameters = plan.parameters
+        parameters[...] = self._parameters
         samples = self._samples(X, y, np.dtype(np.float64))
         differences = np.empty(len(checked))
         for i, k in enumerate(checked):
@@ -502,13 +506,3 @@ def _records(n_inputs: int, layers: Sequence[Dense]) -> list[tuple[int, int, int
         records.append((n_in, layer.units, offset, bias))
         n_in, offset = layer.units, bias + layer.units
     return records
-
-
-def _aligned(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An uninitialised vector that starts on a cache line."""
-    try:
-        buffer = np.empty(n * dtype.itemsize + ALIGNMENT, np.uint8)
-    except ValueError:
-        raise MemoryError(f"layers with {n:,} parameters do not fit into memory") from None
-    start = -buffer.ctypes.data % ALIGNMENT
-    return buffer[start : start + n * dtype.itemsize].view(dtype)

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ class Plan:
     @property
     def parameters(self) -> Floats: ...
     def __init__(
-        self, parameters: Floats, layers: Sequence[tuple[int, int, int, int, int]], loss: int
+        self, layers: Sequence[tuple[int, int, int, int, int]], loss: int, dtype: np.dtype[Any]
     ) -> None: ...
     def predict(self, X: object, out: object = None) -> Floats | None: ...
     def loss_and_gradient(

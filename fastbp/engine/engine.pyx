@@ -5,17 +5,16 @@ pieces of work, and between the pieces a pending Ctrl-C is raised.
 """
 cimport cython
 cimport numpy as cnp
+import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport isfinite
-from libc.stdint cimport uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from . cimport activations, losses
-from .blas cimport Blas, dgemm_t, sgemm_t
 from .clock cimport milliseconds, out_of_patience
 from .optimizers cimport sgd
-from .passes cimport Workspace, forward_pass, gather, gradient_pass, loss_pass
+from .passes cimport Workspace, forward_pass, gather, gradient_pass, loss_pass, scratch_size
 from .products cimport forward
 from .records cimport Layer, Net, Samples, real
 
@@ -37,7 +36,8 @@ LOSSES = {
 
 cdef enum:
     MOST_ROWS = 1024            # of one pass, so that its activations stay in a cache
-    STACK_DOUBLES = 2048        # scratch of a small predict
+    STACK_DOUBLES = 2048        # outputs of the hidden layers in a small predict
+    PADDING = 64                # readable bytes after every buffer: one vector of any variant
 
 # One pass takes about 0.1 s at most on a core of 100 GFLOP/s: Ctrl-C waits for its end.
 cdef double MOST_FLOPS = 12e9
@@ -45,19 +45,6 @@ cdef double MOST_FLOPS = 12e9
 cdef double GIL_FLOPS = 1e6
 # Between two looks at the clock.
 cdef double CLOCK_FLOPS = 2e6
-
-cdef Blas blas
-
-
-cdef int load_blas() except -1:
-    """Fetch SciPy's BLAS, once, on first need."""
-    if blas.sgemm == NULL:
-        from .blas import addresses
-        sgemm, dgemm = addresses()
-        blas.dgemm = <dgemm_t><uintptr_t>dgemm
-        blas.sgemm = <sgemm_t><uintptr_t>sgemm
-    return 0
-
 
 # --- pieces of work, without Python ---------------------------------------------------------
 
@@ -119,7 +106,7 @@ cdef Status advance(
         else:
             target, alpha, beta = <real*>work.gradient, 1, 0 if epoch.done == 0 else 1
         epoch.batch_loss += gradient_pass(
-            &blas, net, parameters, samples, epoch.start + epoch.done, n, 1.0 / size,
+            net, parameters, samples, epoch.start + epoch.done, n, 1.0 / size,
             alpha, beta, target, work)
         if not isfinite(epoch.batch_loss):
             return NOT_FINITE
@@ -156,11 +143,11 @@ cdef Status sweep_gradient(
         n = min(work.rows, samples.n - sweep.start)
         if gradient == NULL:
             X = gather(net, parameters, samples, sweep.start, n, work)
-            forward_pass(&blas, net, parameters, X, n, work)
+            forward_pass(net, parameters, X, n, work)
             sweep.loss += loss_pass(net, parameters, samples, sweep.start, n, scale, work)
         else:
             sweep.loss += gradient_pass(
-                &blas, net, parameters, samples, sweep.start, n, scale,
+                net, parameters, samples, sweep.start, n, scale,
                 1, 0 if sweep.start == 0 else 1, gradient, work)
         sweep.start += n
         if out_of_patience(since):
@@ -170,22 +157,26 @@ cdef Status sweep_gradient(
 
 cdef Status predict_rows(
     const Net* net, const real* parameters, const real* X, Py_ssize_t n, real* out,
-    Py_ssize_t* start, real* scratch, Py_ssize_t rows,
+    Py_ssize_t* start, real* hidden, Py_ssize_t rows,
 ) noexcept nogil:
-    """Rows start .. n of the last layer's output, `rows` at a time; scratch 2 x rows x widest."""
+    """Rows start .. n of the last layer's output, `rows` at a time.
+
+    hidden holds 2 x rows x widest outputs, and the products' scratch behind them.
+    """
     cdef double since = milliseconds() if n > rows else 0
     cdef const real* inputs
     cdef real* outputs
+    cdef real* scratch = hidden + 2 * rows * net.widest
     cdef Py_ssize_t l, count
     while start[0] < n:
         count = min(rows, n - start[0])
         inputs = X + start[0] * net.n_in
         for l in range(net.depth):
-            outputs = scratch + (l % 2) * rows * net.widest
+            outputs = hidden + (l % 2) * rows * net.widest
             if l == net.depth - 1:
                 outputs = out + start[0] * net.n_out
-            forward(&blas, &net.layers[l], net.layers[l].activation, parameters,
-                    inputs, count, outputs)
+            forward(&net.layers[l], net.layers[l].activation, parameters,
+                    inputs, count, outputs, scratch)
             inputs = outputs
         start[0] += count
         if start[0] < n and out_of_patience(since):
@@ -213,6 +204,13 @@ cdef void* pointer(object array, int type_number, str name) except NULL:
     return cnp.PyArray_DATA(array)
 
 
+cdef cnp.ndarray aligned_zeros(Py_ssize_t n, cnp.dtype dtype):
+    """A vector that starts on a cache line and has PADDING behind it."""
+    cdef cnp.ndarray memory = np.zeros(n * dtype.itemsize + 2 * PADDING, np.uint8)
+    cdef Py_ssize_t start = PADDING - <Py_ssize_t>(<size_t>cnp.PyArray_DATA(memory) % PADDING)
+    return memory[start:start + n * dtype.itemsize].view(dtype)
+
+
 def all_finite(cnp.ndarray array not None):
     """Whether a C-contiguous float32 or float64 array holds no NaN and no infinity."""
     cdef Py_ssize_t n = cnp.PyArray_SIZE(array)
@@ -238,12 +236,17 @@ cdef class Plan:
 
     Parameters
     ----------
-    parameters : ndarray of float32 or float64, one-dimensional, C-contiguous
-        Kept alive and read (by training: written) in place.
     layers : list of (activation, n_in, n_out, weight, bias)
-        Codes from `ACTIVATIONS`, sizes, and offsets into `parameters`.
+        Codes from `ACTIVATIONS`, sizes, and offsets into the parameter vector.
     loss : int
         A code from `LOSSES`.
+    dtype : numpy.dtype
+        float32 or float64.
+
+    Attributes
+    ----------
+    parameters : ndarray of dtype, one-dimensional
+        All zero at first; read, and written by training, in place.
     """
     cdef Net net
     cdef Workspace work
@@ -253,21 +256,18 @@ cdef class Plan:
     cdef Py_ssize_t item
     cdef bint training
 
-    def __cinit__(self, cnp.ndarray parameters not None, list layers not None, int loss):
+    def __cinit__(self, list layers not None, int loss, cnp.dtype dtype not None):
         cdef Net* net = &self.net
         cdef Layer* layer = NULL
         cdef Py_ssize_t l
-        self.parameters = parameters
-        self.type_number = cnp.PyArray_TYPE(parameters)
-        self.item = cnp.PyArray_ITEMSIZE(parameters)
+        self.type_number = dtype.num
+        self.item = dtype.itemsize
         if self.type_number not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64):
-            raise TypeError("parameters are neither float32 nor float64")
-        self.theta = pointer(parameters, self.type_number, "parameters")
+            raise TypeError(f"neither float32 nor float64: {dtype}")
         net.depth = len(layers)
         net.layers = <Layer*>calloc(net.depth, sizeof(Layer))
         if net.layers == NULL:
             raise MemoryError
-        net.n_parameters = parameters.size
         net.loss = loss
         for l in range(net.depth):
             layer = &net.layers[l]
@@ -276,11 +276,13 @@ cdef class Plan:
             net.n_outputs += layer.n_out
             net.widest = max(net.widest, layer.n_out)
             assert l == 0 or layer.n_in == net.layers[l - 1].n_out
-            assert 0 <= layer.weight <= net.n_parameters - layer.n_in * layer.n_out
-            assert 0 <= layer.bias <= net.n_parameters - layer.n_out
+            net.n_parameters = max(net.n_parameters, layer.weight + layer.n_in * layer.n_out,
+                                   layer.bias + layer.n_out)
         net.n_in = net.layers[0].n_in
         net.n_out = layer.n_out
         net.from_logits = losses.takes_logits(loss, layer.activation)
+        self.parameters = aligned_zeros(net.n_parameters, dtype)
+        self.theta = cnp.PyArray_DATA(self.parameters)
 
     def __dealloc__(self):
         self.release_workspace()
@@ -290,31 +292,33 @@ cdef class Plan:
         free(self.work.inputs)
         free(self.work.outputs)
         free(self.work.delta)
+        free(self.work.scratch)
         free(self.work.one_hot)
         free(self.work.gradient)
         memset(&self.work, 0, sizeof(Workspace))
+
+    cdef void* buffer(self, Py_ssize_t n) except NULL:
+        """Room for n elements, zeroed, and PADDING."""
+        cdef void* memory = calloc(n * self.item + PADDING, 1)
+        if memory == NULL:
+            raise MemoryError
+        return memory
 
     cdef int prepare(self, Py_ssize_t batch_size) except -1:
         """A workspace for batches of this size; kept from call to call while it is enough."""
         cdef Net* net = &self.net
         cdef Py_ssize_t most = min(MOST_ROWS, max(1, <Py_ssize_t>(MOST_FLOPS / flops_per_row(net))))
         cdef Py_ssize_t rows = min(batch_size, most)
-        load_blas()
         if self.work.rows < rows:
             self.release_workspace()
-            self.work.inputs = malloc(rows * net.n_in * self.item)
-            self.work.outputs = malloc(rows * net.n_outputs * self.item)
-            self.work.delta = malloc(2 * rows * net.widest * self.item)
-            self.work.one_hot = calloc(net.n_out, self.item)
-            if (self.work.inputs == NULL or self.work.outputs == NULL
-                    or self.work.delta == NULL or self.work.one_hot == NULL):
-                self.release_workspace()
-                raise MemoryError
+            self.work.inputs = self.buffer(rows * net.n_in)
+            self.work.outputs = self.buffer(rows * net.n_outputs)
+            self.work.delta = self.buffer(2 * rows * net.widest)
+            self.work.scratch = self.buffer(scratch_size(net, rows, self.item, True))
+            self.work.one_hot = self.buffer(net.n_out)
             self.work.rows = rows
         if batch_size > self.work.rows and self.work.gradient == NULL:
-            self.work.gradient = malloc(net.n_parameters * self.item)
-            if self.work.gradient == NULL:
-                raise MemoryError
+            self.work.gradient = self.buffer(net.n_parameters)
         return 0
 
     cdef int describe(self, object X, object y, object order, Samples* samples) except -1:
@@ -380,11 +384,10 @@ cdef class Plan:
         cdef const real* x = <real*>cnp.PyArray_DATA(X)
         cdef Py_ssize_t rows = min(n, MOST_ROWS), start = 0, size
         cdef double[STACK_DOUBLES] stack
-        cdef real* scratch = <real*>stack
+        cdef real* hidden = <real*>stack
         cdef real* y
         cdef bint finite
         cdef Status status = PAUSED
-        load_blas()
         if n * flops_per_row(net) < GIL_FLOPS:
             finite = all_finite_values(x, n * net.n_in)
         else:
@@ -395,22 +398,23 @@ cdef class Plan:
         if out is None:
             out = cnp.PyArray_EMPTY(dimensions, shape, self.type_number, 0)
         y = <real*>cnp.PyArray_DATA(out)
-        size = 2 * rows * net.widest * <Py_ssize_t>sizeof(real)
-        if net.depth > 1 and size > <Py_ssize_t>sizeof(stack):
-            scratch = <real*>malloc(size)
-            if scratch == NULL:
+        size = ((2 * rows * net.widest + scratch_size(net, rows, sizeof(real), False))
+                * <Py_ssize_t>sizeof(real) + PADDING)
+        if size > <Py_ssize_t>sizeof(stack):
+            hidden = <real*>malloc(size)
+            if hidden == NULL:
                 raise MemoryError
         try:
             if n * flops_per_row(net) < GIL_FLOPS:
-                predict_rows(net, parameters, x, n, y, &start, scratch, rows)
+                predict_rows(net, parameters, x, n, y, &start, hidden, rows)
             else:
                 while status == PAUSED:
                     with nogil:
-                        status = predict_rows(net, parameters, x, n, y, &start, scratch, rows)
+                        status = predict_rows(net, parameters, x, n, y, &start, hidden, rows)
                     PyErr_CheckSignals()
         finally:
-            if scratch != <real*>stack:
-                free(scratch)
+            if hidden != <real*>stack:
+                free(hidden)
         return out
 
     def loss_and_gradient(self, X, y, gradient=None):

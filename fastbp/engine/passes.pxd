@@ -3,19 +3,31 @@ from libc.math cimport isfinite
 from libc.string cimport memcpy
 
 from .activations cimport IDENTITY, multiply_by_derivative
-from .blas cimport Blas
 from .losses cimport row_loss
-from .products cimport forward, input_gradient, weight_gradient
+from .products cimport backward, backward_scratch, forward, forward_scratch
 from .records cimport Layer, Net, Samples, real
 
 
-cdef struct Workspace:
+cdef struct Workspace:      # every buffer with PADDING bytes after it, which products may read
     Py_ssize_t rows         # how many rows one pass takes
     void* inputs            # rows x n_in: a batch gathered in the order of the permutation
     void* outputs           # rows x n_out of each layer, one layer after the other
     void* delta             # two of rows x widest: the gradient by the Z of two neighbours
+    void* scratch           # what the products lay out for themselves
     void* one_hot           # n_out zeros, where a label is spelled out
     void* gradient          # n_parameters; NULL until a batch is larger than `rows`
+
+
+cdef inline Py_ssize_t scratch_size(
+    const Net* net, Py_ssize_t rows, size_t item, bint training,
+) noexcept nogil:
+    """How many elements the products of one pass lay out for themselves."""
+    cdef Py_ssize_t size = 0, l
+    for l in range(net.depth):
+        size = max(size, forward_scratch(&net.layers[l], rows, item))
+        if training:
+            size = max(size, backward_scratch(&net.layers[l], rows, item))
+    return size
 
 
 cdef inline const real* gather(
@@ -39,7 +51,7 @@ cdef inline const real* gather(
 
 
 cdef inline void forward_pass(
-    const Blas* blas, const Net* net, const real* parameters, const real* X, Py_ssize_t n,
+    const Net* net, const real* parameters, const real* X, Py_ssize_t n,
     Workspace* work,
 ) noexcept nogil:
     """The outputs of every layer; of the last one Z where the loss takes logits."""
@@ -50,9 +62,9 @@ cdef inline void forward_pass(
     for l in range(net.depth):
         layer = &net.layers[l]
         outputs = <real*>work.outputs + layer.output * work.rows
-        forward(blas, layer,
+        forward(layer,
                 IDENTITY if net.from_logits and l == net.depth - 1 else layer.activation,
-                parameters, inputs, n, outputs)
+                parameters, inputs, n, outputs, <real*>work.scratch)
         inputs = outputs
 
 
@@ -88,13 +100,12 @@ cdef inline double loss_pass(
 
 
 cdef inline void backward_pass(
-    const Blas* blas, const Net* net, const real* parameters, const real* X, Py_ssize_t n,
+    const Net* net, const real* parameters, const real* X, Py_ssize_t n,
     real alpha, real beta, real* target, Workspace* work,
 ) noexcept nogil:
     """target := alpha dL/dparameters + beta target, from the delta of the loss pass.
 
-    The target may be the parameters themselves: a layer's weights are read for the layer below
-    before they are written.
+    The target may be the parameters themselves.
     """
     cdef real* delta = <real*>work.delta
     cdef real* delta_below = delta + work.rows * net.widest
@@ -107,17 +118,18 @@ cdef inline void backward_pass(
                                delta, n, layer.n_out)
     for l in range(net.depth - 1, -1, -1):
         layer = &net.layers[l]
-        inputs = X
         if l > 0:
             inputs = <real*>work.outputs + net.layers[l - 1].output * work.rows
-            input_gradient(blas, layer, net.layers[l - 1].activation, parameters,
-                           delta, inputs, n, delta_below)
-        weight_gradient(blas, layer, inputs, delta, n, alpha, beta, target)
+            backward(layer, net.layers[l - 1].activation, parameters, inputs, delta, n,
+                     delta_below, alpha, beta, target, <real*>work.scratch)
+        else:
+            backward(layer, IDENTITY, parameters, X, delta, n,
+                     <real*>NULL, alpha, beta, target, <real*>work.scratch)
         delta, delta_below = delta_below, delta
 
 
 cdef inline double gradient_pass(
-    const Blas* blas, const Net* net, const real* parameters, const Samples* samples,
+    const Net* net, const real* parameters, const Samples* samples,
     Py_ssize_t start, Py_ssize_t n, double scale,
     real alpha, real beta, real* target, Workspace* work,
 ) noexcept nogil:
@@ -127,8 +139,8 @@ cdef inline double gradient_pass(
     """
     cdef const real* X = gather(net, parameters, samples, start, n, work)
     cdef double loss
-    forward_pass(blas, net, parameters, X, n, work)
+    forward_pass(net, parameters, X, n, work)
     loss = loss_pass(net, parameters, samples, start, n, scale, work)
     if isfinite(loss):
-        backward_pass(blas, net, parameters, X, n, alpha, beta, target, work)
+        backward_pass(net, parameters, X, n, alpha, beta, target, work)
     return loss

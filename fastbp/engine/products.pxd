@@ -1,50 +1,302 @@
-"""The three products that carry the time of a step, each for n rows through one layer."""
-from .activations cimport activate, multiply_by_derivative
-from .blas cimport Blas, gemm
+"""The three products that carry the time of a step, each for n rows through one layer.
+
+Paths, by size:
+
+* One row (online learning, single predictions): every weight is streamed once for each pass,
+  and rows of W whose input is zero are skipped. One output column or one input column turns a
+  product into the same vector operations.
+* Register tiles over panels of two vectors. A panel of W is read where it lies while W fits
+  into the second cache; a larger W is copied, block by block, into panels that do.
+
+Backward, both products take W in blocks of one panel's rows, so that a block crosses the caches
+once for its input gradient, its gradient and its update.
+
+The memory past the end of the parameters, and of D and every buffer here, is readable for one
+vector; see `Workspace`.
+"""
+from libc.string cimport memcpy, memset
+
+from .activations cimport RELU, activate, multiply_by_derivative
 from .records cimport Layer, real
+from .tile cimport (
+    TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer, combine_listed,
+    panel_width, rows_dot, tile, tile_end, transpose,
+)
+
+cdef enum:
+    LISTED = 256                # rows looked at for zeros at a time
+    BLOCK = 32                  # rows of W at a time for one row: they stay in the first cache
+    LARGE_WEIGHT = 1 << 21      # bytes of W from which on it is copied into panels
+    DEEP_ROWS = 64              # rows from which on a panel is as deep as W
+    SHALLOW = 128               # depth of the blocks of panels before that
+
+
+cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
+    return (n + step - 1) // step * step
+
+
+cdef inline bint is_large(const Layer* layer, size_t item) noexcept nogil:
+    return layer.n_in * layer.n_out * <Py_ssize_t>item > LARGE_WEIGHT
+
+
+cdef inline Py_ssize_t forward_scratch(
+    const Layer* layer, Py_ssize_t n, size_t item,
+) noexcept nogil:
+    """How many elements `forward` wants for its panels."""
+    cdef Py_ssize_t panel = panel_width(item)
+    if n == 1 or layer.n_out == 1 or not is_large(layer, item):
+        return 0
+    if n >= DEEP_ROWS:
+        return layer.n_in * panel
+    return SHALLOW * round_up(layer.n_out, panel)
+
+
+cdef inline Py_ssize_t backward_scratch(
+    const Layer* layer, Py_ssize_t n, size_t item,
+) noexcept nogil:
+    """How many elements `backward` wants: a panel of W^T, all panels of D, a block of X."""
+    cdef Py_ssize_t panel = panel_width(item)
+    return round_up(layer.n_out, panel) * (panel + n) + n * TILE_ROWS
+
+
+# --- vector operations ----------------------------------------------------------------------
+
+cdef inline int list_nonzero(const real* x, Py_ssize_t n, int* listed) noexcept nogil:
+    """The indices of what is not zero, and how many there are."""
+    cdef int count = 0, k
+    for k in range(<int>n):
+        listed[count] = k
+        count += x[k] != 0
+    return count
+
+
+cdef inline void combine_rows(
+    Py_ssize_t depth, Py_ssize_t columns, const real* x, const real* A, real alpha, real* z,
+) noexcept nogil:
+    """z += alpha x A for a row x and row-major A (depth x columns), zeros of x skipped."""
+    cdef int[LISTED] listed
+    cdef Py_ssize_t k = 0
+    cdef int count
+    while k < depth:
+        count = list_nonzero(x + k, min(<Py_ssize_t>LISTED, depth - k), listed)
+        combine_listed(count, listed, columns, x + k, A + k * columns, alpha, z)
+        k += LISTED
+
+
+# --- forward --------------------------------------------------------------------------------
+
+cdef inline void forward_tiles(
+    Py_ssize_t n, Py_ssize_t depth, const real* X, Py_ssize_t x_row,
+    const real* B, Py_ssize_t b_row, real* A, Py_ssize_t a_row, Py_ssize_t width, tile_end* end,
+) noexcept nogil:
+    """One panel of A (n x width) := end(X B)."""
+    cdef Py_ssize_t i = 0
+    while i < n:
+        tile(min(<Py_ssize_t>TILE_ROWS, n - i), depth, X + i * x_row, x_row, 1, B, b_row,
+             A + i * a_row, a_row, width, end)
+        i += TILE_ROWS
+
+
+cdef inline void forward_in_panels(
+    const Layer* layer, const real* W, const real* bias, bint cut,
+    const real* X, Py_ssize_t n, real* A, real* scratch,
+) noexcept nogil:
+    """A := X W + b for a large W: blocks of W are laid out as panels in the second cache.
+
+    Few rows would spend their time waiting for W from far away. They take it in shallow blocks
+    over all columns, which reads it in the order in which it lies; many rows take it in single
+    panels as deep as W, which writes A once.
+    """
+    cdef Py_ssize_t panel = panel_width(sizeof(real)), n_in = layer.n_in, n_out = layer.n_out
+    cdef Py_ssize_t depth = n_in if n >= DEEP_ROWS else min(n_in, <Py_ssize_t>SHALLOW)
+    cdef Py_ssize_t columns = panel if n >= DEEP_ROWS else n_out
+    cdef Py_ssize_t k = 0, first, j, row, taken, stop
+    cdef tile_end end
+    end.kind = TILE_FORWARD
+    while k < n_in:
+        taken = min(depth, n_in - k)
+        end.cut = cut and k + taken == n_in
+        first = 0
+        while first < n_out:
+            stop = min(n_out, first + columns)
+            for row in range(taken):
+                j = first
+                while j < stop:
+                    memcpy(scratch + (j - first) * taken + row * panel, W + (k + row) * n_out + j,
+                           min(panel, n_out - j) * sizeof(real))
+                    j += panel
+            j = first
+            while j < stop:
+                end.bias = bias + j if k == 0 else NULL
+                forward_tiles(n, taken, X + k, n_in, scratch + (j - first) * taken, panel,
+                              A + j, n_out, min(panel, n_out - j), &end)
+                j += panel
+            first += columns
+        k += taken
 
 
 cdef inline void forward(
-    const Blas* blas, const Layer* layer, int activation, const real* parameters,
-    const real* X, Py_ssize_t n, real* A,
+    const Layer* layer, int activation, const real* parameters,
+    const real* X, Py_ssize_t n, real* A, real* scratch,
 ) noexcept nogil:
     """A := f(X W + b), for X n x n_in and A n x n_out."""
+    cdef Py_ssize_t panel = panel_width(sizeof(real)), n_in = layer.n_in, n_out = layer.n_out
+    cdef const real* W = parameters + layer.weight
     cdef const real* bias = parameters + layer.bias
-    cdef Py_ssize_t i, j
-    for i in range(n):
-        for j in range(layer.n_out):
-            A[i * layer.n_out + j] = bias[j]
-    gemm[real](blas, False, False, n, layer.n_out, layer.n_in,
-               1, X, parameters + layer.weight, 1, A)
-    activate(activation, A, n, layer.n_out)
+    cdef Py_ssize_t i, j = 0
+    cdef tile_end end
+    if n == 1:
+        memcpy(A, bias, n_out * sizeof(real))
+        combine_rows(n_in, n_out, X, W, 1, A)
+    elif n_out == 1:
+        rows_dot(n, NULL, n_in, X, W, A)
+        for i in range(n):
+            A[i] += bias[0]
+    else:
+        end.kind, end.cut = TILE_FORWARD, activation == RELU
+        if is_large(layer, sizeof(real)):
+            forward_in_panels(layer, W, bias, end.cut, X, n, A, scratch)
+        else:
+            while j < n_out:
+                end.bias = bias + j
+                forward_tiles(n, n_in, X, n_in, W + j, n_out, A + j, n_out,
+                              min(panel, n_out - j), &end)
+                j += panel
+        if end.cut:
+            return
+    activate(activation, A, n, n_out)
 
 
-cdef inline void input_gradient(
-    const Blas* blas, const Layer* layer, int activation, const real* parameters,
-    const real* D, const real* X, Py_ssize_t n, real* D_in,
+# --- backward -------------------------------------------------------------------------------
+
+cdef inline void scale(real beta, real* target, Py_ssize_t n) noexcept nogil:
+    """target := beta target; beta = 0 overwrites whatever is there, NaN too."""
+    cdef Py_ssize_t j
+    if beta == 0:
+        memset(target, 0, n * sizeof(real))
+    elif beta != 1:
+        for j in range(n):
+            target[j] *= beta
+
+
+cdef inline void backward_one_row(
+    const Layer* layer, int activation, const real* W, const real* x, const real* d, real* d_in,
+    real alpha, real beta, real* gradient,
 ) noexcept nogil:
-    """D_in := (D W^T) * f'(X), where X = f(Z) is the layer's input and f is `activation`."""
-    gemm[real](blas, False, True, n, layer.n_in, layer.n_out,
-               1, D, parameters + layer.weight, 0, D_in)
-    multiply_by_derivative(activation, X, D_in, n, layer.n_in)
+    """Both products of one row. Rows of W with a zero input are left out where that is exact."""
+    cdef int[LISTED] active
+    cdef Py_ssize_t i = 0, rows, n_out = layer.n_out
+    cdef int count
+    while i < layer.n_in:
+        rows = min(<Py_ssize_t>BLOCK, layer.n_in - i)
+        count = list_nonzero(x + i, rows, active)
+        if d_in != NULL and activation == RELU:
+            # a closed relu has input zero, and lets no gradient through
+            memset(d_in + i, 0, rows * sizeof(real))
+            rows_dot(count, active, n_out, W + i * n_out, d, d_in + i)
+        elif d_in != NULL:
+            rows_dot(rows, NULL, n_out, W + i * n_out, d, d_in + i)
+        if beta == 1:
+            add_outer(count, active, n_out, alpha, x + i, d, beta, gradient + i * n_out)
+        else:
+            add_outer(rows, NULL, n_out, alpha, x + i, d, beta, gradient + i * n_out)
+        i += BLOCK
 
 
-cdef inline void weight_gradient(
-    const Blas* blas, const Layer* layer, const real* X, const real* D, Py_ssize_t n,
-    real alpha, real beta, real* target,
+cdef inline void backward_one_column(
+    const Layer* layer, int activation, const real* W, const real* X, const real* D, Py_ssize_t n,
+    real* D_in, real alpha, real beta, real* gradient,
 ) noexcept nogil:
-    """W := alpha X^T D + beta W and b := alpha sum D + beta b, for W and b in the flat `target`.
+    """Both products of a layer with one output: D_in is an outer product."""
+    cdef Py_ssize_t n_in = layer.n_in, panel = panel_width(sizeof(real)), i, j = 0
+    cdef tile_end end
+    end.kind = TILE_GATED if activation == RELU else TILE_PLAIN
+    end.bias = NULL
+    while D_in != NULL and j < n_in:
+        i = 0
+        while i < n:
+            end.gate = X + i * n_in + j
+            tile(min(<Py_ssize_t>TILE_ROWS, n - i), 1, D + i, 1, 1, W + j, panel,
+                 D_in + i * n_in + j, n_in, min(panel, n_in - j), &end)
+            i += TILE_ROWS
+        j += panel
+    scale(beta, gradient, n_in)
+    combine_rows(n, n_in, D, X, alpha, gradient)
 
-    With beta = 0 this is the gradient; with the parameters as target, alpha = -rate and beta = 1
-    it is the whole update of plain SGD, without a gradient buffer.
+
+cdef inline void backward_tiles(
+    const Layer* layer, int activation, const real* W, const real* X, const real* D, Py_ssize_t n,
+    real* D_in, real alpha, real beta, real* gradient, real* scratch,
+) noexcept nogil:
+    """Both products, one panel's rows of W after the other."""
+    cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, panel = panel_width(sizeof(real))
+    cdef real* D_panels = scratch
+    cdef real* W_panel = D_panels + n * round_up(n_out, panel)
+    cdef real* X_block = W_panel + panel * round_up(n_out, panel)
+    cdef Py_ssize_t first = 0, rows, height, i, r, j = 0
+    cdef tile_end end, update
+    end.kind = TILE_GATED if activation == RELU else TILE_PLAIN
+    update.kind, update.alpha, update.beta = TILE_UPDATE, alpha, beta
+    end.bias = update.bias = NULL
+    while j < n_out:
+        for i in range(n):
+            memcpy(D_panels + j * n + i * panel, D + i * n_out + j,
+                   min(panel, n_out - j) * sizeof(real))
+        j += panel
+    while first < n_in:
+        rows = min(panel, n_in - first)
+        if D_in != NULL:
+            transpose(rows, n_out, W + first * n_out, n_out, W_panel)
+            i = 0
+            while i < n:
+                end.gate = X + i * n_in + first
+                tile(min(<Py_ssize_t>TILE_ROWS, n - i), n_out, D + i * n_out, n_out, 1,
+                     W_panel, panel, D_in + i * n_in + first, n_in, rows, &end)
+                i += TILE_ROWS
+        r = first
+        while r < first + rows:
+            height = min(<Py_ssize_t>TILE_ROWS, first + rows - r)
+            for i in range(n):
+                memcpy(X_block + i * TILE_ROWS, X + i * n_in + r, height * sizeof(real))
+            j = 0
+            while j < n_out:
+                tile(height, n, X_block, 1, TILE_ROWS, D_panels + j * n, panel,
+                     gradient + r * n_out + j, n_out, min(panel, n_out - j), &update)
+                j += panel
+            r += TILE_ROWS
+        first += panel
+
+
+cdef inline void backward(
+    const Layer* layer, int activation, const real* parameters,
+    const real* X, const real* D, Py_ssize_t n, real* D_in,
+    real alpha, real beta, real* target, real* scratch,
+) noexcept nogil:
+    """D_in := (D W^T) * f'(X), W' := alpha X^T D + beta W' and b' := alpha sum D + beta b'.
+
+    X = f(Z) is the layer's input and f is `activation`; D_in may be NULL. W' and b' lie in the
+    flat `target`: with beta = 0 this is the gradient, and with the parameters themselves as
+    target, alpha = -rate and beta = 1 it is the whole update of plain SGD, without a gradient
+    buffer. A block of W is used for D_in before it is written.
     """
+    cdef const real* W = parameters + layer.weight
+    cdef real* gradient = target + layer.weight
     cdef real* bias = target + layer.bias
     cdef Py_ssize_t i, j
-    gemm[real](blas, True, False, layer.n_in, layer.n_out, n,
-               alpha, X, D, beta, target + layer.weight)
-    for j in range(layer.n_out):
-        # beta = 0 overwrites: what lies in the target may be anything, NaN included
-        bias[j] = beta * bias[j] if beta != 0 else 0
+    if n == 1:
+        backward_one_row(layer, activation, W, X, D, D_in, alpha, beta, gradient)
+    elif layer.n_out == 1:
+        backward_one_column(layer, activation, W, X, D, n, D_in, alpha, beta, gradient)
+    elif layer.n_in == 1:
+        if D_in != NULL:
+            rows_dot(n, NULL, layer.n_out, D, W, D_in)
+        scale(beta, gradient, layer.n_out)
+        combine_rows(n, layer.n_out, X, D, alpha, gradient)
+    else:
+        backward_tiles(layer, activation, W, X, D, n, D_in, alpha, beta, gradient, scratch)
+    if D_in != NULL and (activation != RELU or layer.n_in == 1):
+        multiply_by_derivative(activation, X, D_in, n, layer.n_in)
+    scale(beta, bias, layer.n_out)
     for i in range(n):
         for j in range(layer.n_out):
             bias[j] += alpha * D[i * layer.n_out + j]

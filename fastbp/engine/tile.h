@@ -1,0 +1,85 @@
+/* The register tile and its kin, in the compiler's portable vector types.
+
+   One source serves every instruction set: the width of a vector and the number of tile rows
+   follow from what the compiler was told it may use. B, panels and biases may be read up to
+   one vector past the end of a row: who calls sees to it that the memory is there. */
+#ifndef FASTBP_TILE_H
+#define FASTBP_TILE_H
+
+#include <string.h>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define TILE_ROWS 8             /* 8 x 2 sums of 32 registers */
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#define TILE_ROWS 6             /* 6 x 2 sums of 16 registers */
+#elif defined(__aarch64__)
+#define VECTOR_BYTES 16
+#define TILE_ROWS 8
+#else
+#define VECTOR_BYTES 16
+#define TILE_ROWS 6
+#endif
+
+/* What becomes of a tile's sums. */
+enum tile_kind {
+    TILE_FORWARD,               /* C = sums + bias, below zero cut off if asked for */
+    TILE_GATED,                 /* C = sums where the gate is above zero, else 0 */
+    TILE_PLAIN,                 /* C = sums */
+    TILE_UPDATE                 /* C = alpha sums + beta C */
+};
+
+struct tile_end {
+    int kind;
+    int cut;                    /* TILE_FORWARD: whether to cut off below zero */
+    double alpha, beta;         /* TILE_UPDATE */
+    const void *bias;           /* TILE_FORWARD: of the tile's columns; NULL continues from C */
+    const void *gate;           /* TILE_GATED: laid out as C */
+};
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+#define REAL float
+#define NAME(x) JOIN(x, _f32)
+#define INTEGER int
+#if defined(__AVX512F__)
+#define MASKED_LOAD(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p))
+#define MASKED_STORE(p, n, v) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1), (v))
+#elif defined(__AVX2__)
+#define FIRST(n) _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)), \
+    _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+#define MASKED_LOAD(p, n) _mm256_maskload_ps((p), FIRST(n))
+#define MASKED_STORE(p, n, v) _mm256_maskstore_ps((p), FIRST(n), (v))
+#endif
+#include "tile_body.h"
+#undef REAL
+#undef NAME
+#undef INTEGER
+#undef MASKED_LOAD
+#undef MASKED_STORE
+
+#define REAL double
+#define NAME(x) JOIN(x, _f64)
+#define INTEGER long long
+#if defined(__AVX512F__)
+#define MASKED_LOAD(p, n) _mm512_maskz_loadu_pd((__mmask8)((1u << (n)) - 1), (p))
+#define MASKED_STORE(p, n, v) _mm512_mask_storeu_pd((p), (__mmask8)((1u << (n)) - 1), (v))
+#elif defined(__AVX2__)
+#undef FIRST
+#define FIRST(n) _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))
+#define MASKED_LOAD(p, n) _mm256_maskload_pd((p), FIRST(n))
+#define MASKED_STORE(p, n, v) _mm256_maskstore_pd((p), FIRST(n), (v))
+#endif
+#include "tile_body.h"
+#undef REAL
+#undef NAME
+#undef INTEGER
+#undef MASKED_LOAD
+#undef MASKED_STORE
+
+#endif

@@ -1,0 +1,100 @@
+"""The register tile of tile.h and its kin, for either type."""
+from .records cimport real
+
+cdef extern from "tile.h" nogil:
+    enum:
+        TILE_ROWS
+        VECTOR_BYTES
+        TILE_FORWARD
+        TILE_GATED
+        TILE_PLAIN
+        TILE_UPDATE
+
+    cdef struct tile_end:
+        int kind
+        bint cut
+        double alpha
+        double beta
+        const void* bias
+        const void* gate
+
+    void tile_f32(
+        long, long, const float*, long, long, const float*, long, float*, long, long,
+        const tile_end*) noexcept
+    void tile_f64(
+        long, long, const double*, long, long, const double*, long, double*, long, long,
+        const tile_end*) noexcept
+    void rows_dot_f32(long, const int*, long, const float*, const float*, float*) noexcept
+    void rows_dot_f64(long, const int*, long, const double*, const double*, double*) noexcept
+    void combine_rows_f32(
+        long, const int*, long, const float*, const float*, long, float, float*) noexcept
+    void combine_rows_f64(
+        long, const int*, long, const double*, const double*, long, double, double*) noexcept
+    void add_outer_f32(
+        long, const int*, long, float, const float*, const float*, float, float*) noexcept
+    void add_outer_f64(
+        long, const int*, long, double, const double*, const double*, double, double*) noexcept
+    void transpose_f32(long, long, const float*, long, float*) noexcept
+    void transpose_f64(long, long, const double*, long, double*) noexcept
+
+
+cdef inline Py_ssize_t panel_width(size_t item) noexcept nogil:
+    """Columns of one tile, two vectors, for elements of this size."""
+    return 2 * VECTOR_BYTES // item
+
+
+cdef inline void tile(
+    Py_ssize_t rows, Py_ssize_t depth, const real* A, Py_ssize_t a_row, Py_ssize_t a_step,
+    const real* B, Py_ssize_t b_row, real* C, Py_ssize_t c_row, Py_ssize_t width,
+    const tile_end* end,
+) noexcept nogil:
+    """C (rows x width) := end(A B), for at most TILE_ROWS rows and one panel's width.
+
+    A[i, k] lies at A + i a_row + k a_step.
+    """
+    if real is float:
+        tile_f32(rows, depth, A, a_row, a_step, B, b_row, C, c_row, width, end)
+    else:
+        tile_f64(rows, depth, A, a_row, a_step, B, b_row, C, c_row, width, end)
+
+
+cdef inline void rows_dot(
+    Py_ssize_t count, const int* rows, Py_ssize_t depth, const real* A, const real* x, real* y,
+) noexcept nogil:
+    """y[i] := A[i] . x for the `count` rows i listed (NULL: the first), A with `depth` columns."""
+    if real is float:
+        rows_dot_f32(count, rows, depth, A, x, y)
+    else:
+        rows_dot_f64(count, rows, depth, A, x, y)
+
+
+cdef inline void combine_listed(
+    Py_ssize_t count, const int* rows, Py_ssize_t columns, const real* x, const real* A,
+    real alpha, real* z,
+) noexcept nogil:
+    """z += alpha sum_k x[k] A[k] over the `count` rows k listed, A with `columns` columns."""
+    if real is float:
+        combine_rows_f32(count, rows, columns, x, A, columns, alpha, z)
+    else:
+        combine_rows_f64(count, rows, columns, x, A, columns, alpha, z)
+
+
+cdef inline void add_outer(
+    Py_ssize_t count, const int* rows, Py_ssize_t columns, real alpha, const real* x,
+    const real* d, real beta, real* C,
+) noexcept nogil:
+    """C[i] := beta C[i] + alpha x[i] d for the `count` rows i listed."""
+    if real is float:
+        add_outer_f32(count, rows, columns, alpha, x, d, beta, C)
+    else:
+        add_outer_f64(count, rows, columns, alpha, x, d, beta, C)
+
+
+cdef inline void transpose(
+    Py_ssize_t rows, Py_ssize_t depth, const real* A, Py_ssize_t a_row, real* panel,
+) noexcept nogil:
+    """panel[k, c] := A[c, k] for one panel's width of rows c of A at most."""
+    if real is float:
+        transpose_f32(rows, depth, A, a_row, panel)
+    else:
+        transpose_f64(rows, depth, A, a_row, panel)

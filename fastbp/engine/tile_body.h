@@ -1,0 +1,306 @@
+/* The tile for one type, REAL. Included by tile.h alone, for float and for double. */
+
+#define LANES ((long)(VECTOR_BYTES / sizeof(REAL)))
+#define VECTOR NAME(vector)
+#define INLINE static inline __attribute__((always_inline))
+
+typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL NAME(unaligned)
+    __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+typedef INTEGER NAME(mask) __attribute__((vector_size(VECTOR_BYTES)));
+
+INLINE VECTOR NAME(load)(const REAL *p) { return *(const NAME(unaligned) *)p; }
+INLINE void NAME(store)(REAL *p, VECTOR v) { *(NAME(unaligned) *)p = v; }
+
+/* The first n lanes, 0 < n < LANES, where nothing beyond them may be touched. */
+INLINE VECTOR NAME(load_part)(const REAL *p, long n)
+{
+#ifdef MASKED_LOAD
+    return MASKED_LOAD(p, n);
+#else
+    VECTOR v = {0};
+    memcpy(&v, p, n * sizeof(REAL));
+    return v;
+#endif
+}
+
+INLINE VECTOR NAME(load_width)(const REAL *p, long n, int partial)
+{
+    return partial ? NAME(load_part)(p, n) : NAME(load)(p);
+}
+
+INLINE void NAME(store_part)(REAL *p, long n, VECTOR v)
+{
+#ifdef MASKED_STORE
+    MASKED_STORE(p, n, v);
+#else
+    memcpy(p, &v, n * sizeof(REAL));
+#endif
+}
+
+INLINE VECTOR NAME(where_positive)(VECTOR condition, VECTOR v)
+{
+    /* what is not below or equal zero passes, NaN too */
+    NAME(mask) zero = condition <= 0;
+    return (VECTOR)((NAME(mask))v & ~zero);
+}
+
+/* C (rows x width) := end(A B), width <= vectors * LANES.
+   A[i, k] is A[i * a_row + k * a_step]; row k of B starts at B + k * b_step and is read for all
+   lanes. rows and vectors are constants wherever this is inlined. */
+INLINE void NAME(tile_of)(
+    const int rows, const int vectors, long depth,
+    const REAL *A, long a_row, long a_step, const REAL *B, long b_step,
+    REAL *C, long c_row, long width, const struct tile_end *end)
+{
+    VECTOR sum[TILE_ROWS][2];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++)
+            sum[i][v] = (VECTOR){0};
+    for (long k = 0; k < depth; k++) {
+        VECTOR b[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++)
+            b[v] = NAME(load)(B + v * LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            REAL a = A[i * a_row];
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v++)
+                sum[i][v] += b[v] * a;
+        }
+        A += a_step;
+        B += b_step;
+    }
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; v++) {
+        const long at = v * LANES, left = width - at;
+        const int partial = left < LANES;
+        const REAL *const bias = end->bias, *const gate = end->gate;
+        const VECTOR first = bias ? NAME(load)(bias + at) : (VECTOR){0};
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            REAL *c = C + i * c_row + at;
+            VECTOR s = sum[i][v];
+            if (end->kind == TILE_FORWARD) {
+                s += bias ? first : NAME(load_width)(c, left, partial);
+                if (end->cut)
+                    s = NAME(where_positive)(s, s);
+            } else if (end->kind == TILE_GATED) {
+                s = NAME(where_positive)(
+                    NAME(load_width)(gate + i * c_row + at, left, partial), s);
+            } else if (end->kind == TILE_UPDATE) {
+                s *= (REAL)end->alpha;
+                if (end->beta != 0)     /* beta = 0 overwrites whatever is there, NaN too */
+                    s += (REAL)end->beta * NAME(load_width)(c, left, partial);
+            }
+            if (partial)
+                NAME(store_part)(c, left, s);
+            else
+                NAME(store)(c, s);
+        }
+    }
+}
+
+/* As tile_of, for any 1 <= rows <= TILE_ROWS and 0 < width <= 2 * LANES. */
+static inline void NAME(tile)(
+    long rows, long depth,
+    const REAL *A, long a_row, long a_step, const REAL *B, long b_step,
+    REAL *C, long c_row, long width, const struct tile_end *end)
+{
+#define CASE(r) \
+    case r: \
+        if (width > LANES) \
+            NAME(tile_of)(r, 2, depth, A, a_row, a_step, B, b_step, C, c_row, width, end); \
+        else \
+            NAME(tile_of)(r, 1, depth, A, a_row, a_step, B, b_step, C, c_row, width, end); \
+        break;
+    switch (rows) {
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if TILE_ROWS == 8
+        CASE(7) CASE(8)
+#endif
+    }
+#undef CASE
+}
+
+INLINE REAL NAME(total)(VECTOR v)
+{
+    REAL sum = 0;
+    for (long i = 0; i < LANES; i++)
+        sum += v[i];
+    return sum;
+}
+
+/* y[i] := sum_k A[i, k] x[k] for row-major A, for the `count` rows i in `rows` (NULL: the first),
+   four at a time. */
+static inline void NAME(rows_dot)(
+    long count, const int *rows, long depth, const REAL *A, const REAL *x, REAL *y)
+{
+    const long whole = depth - depth % LANES, rest = depth - whole;
+    for (long start = 0; start < count; start += 4) {
+        long row[4];
+        const REAL *a[4];
+        VECTOR sum[4] = {{0}};
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++) {
+            const long at = start + r < count ? start + r : start;
+            row[r] = rows ? rows[at] : at;
+            a[r] = A + row[r] * depth;
+        }
+        for (long k = 0; k < whole; k += LANES) {
+            const VECTOR b = NAME(load)(x + k);
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++)
+                sum[r] += NAME(load)(a[r] + k) * b;
+        }
+        if (rest) {
+            const VECTOR b = NAME(load_part)(x + whole, rest);
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++)
+                sum[r] += NAME(load_part)(a[r] + whole, rest) * b;
+        }
+        for (int r = 0; r < 4 && start + r < count; r++)
+            y[row[r]] = NAME(total)(sum[r]);
+    }
+}
+
+/* One stretch of combine_rows: `ways` rows of A at a time keep as many chains of sums busy. */
+INLINE void NAME(combine_of)(
+    const int vectors, const int ways, long count, const int *rows,
+    const REAL *x, const REAL *A, long a_row, REAL alpha, REAL *z, long width)
+{
+    const long last = width - (vectors - 1) * LANES;
+    VECTOR sum[4][8];
+#pragma GCC unroll 4
+    for (int w = 0; w < ways; w++)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            sum[w][v] = (VECTOR){0};
+    long start = 0;
+    for (; start + ways <= count; start += ways)
+#pragma GCC unroll 4
+        for (int w = 0; w < ways; w++) {
+            const long k = rows[start + w];
+            const REAL *a = A + k * a_row;
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++)
+                sum[w][v] += x[k] * (v < vectors - 1 ? NAME(load)(a + v * LANES)
+                    : NAME(load_width)(a + v * LANES, last, last < LANES));
+        }
+    for (; start < count; start++) {
+        const long k = rows[start];
+        const REAL *a = A + k * a_row;
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            sum[0][v] += x[k] * (v < vectors - 1 ? NAME(load)(a + v * LANES)
+                : NAME(load_width)(a + v * LANES, last, last < LANES));
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) {
+        REAL *p = z + v * LANES;
+        VECTOR s = sum[0][v];
+#pragma GCC unroll 4
+        for (int w = 1; w < ways; w++)
+            s += sum[w][v];
+        if (v < vectors - 1 || last == LANES)
+            NAME(store)(p, NAME(load)(p) + alpha * s);
+        else
+            NAME(store_part)(p, last, NAME(load_part)(p, last) + alpha * s);
+    }
+}
+
+/* z[j] += alpha sum_k x[k] A[k, j] over the `count` rows k in `rows`. */
+static inline void NAME(combine_rows)(
+    long count, const int *rows, long columns, const REAL *x, const REAL *A, long a_row,
+    REAL alpha, REAL *z)
+{
+    for (long j = 0; j < columns;) {
+        const long left = columns - j;
+        long width;
+#define STRETCH(vectors, ways) \
+        width = left < (vectors) * LANES ? left : (vectors) * LANES; \
+        NAME(combine_of)(vectors, ways, count, rows, x, A + j, a_row, alpha, z + j, width);
+        if (left > 4 * LANES && left <= 7 * LANES) {
+            STRETCH(4, 2)
+        } else if (left > 4 * LANES) {
+            STRETCH(8, 1)
+        } else if (left > 3 * LANES) {
+            STRETCH(4, 2)
+        } else if (left > 2 * LANES) {
+            STRETCH(3, 2)
+        } else if (left > LANES) {
+            STRETCH(2, 4)
+        } else {
+            STRETCH(1, 4)
+        }
+#undef STRETCH
+        j += width;
+    }
+}
+
+/* C[i, j] := beta C[i, j] + alpha x[i] d[j] for the `count` rows i in `rows` (NULL: the first). */
+static inline void NAME(add_outer)(
+    long count, const int *rows, long columns, REAL alpha, const REAL *x, const REAL *d,
+    REAL beta, REAL *C)
+{
+    const long whole = columns - columns % LANES, rest = columns - whole;
+    for (long start = 0; start < count; start++) {
+        const long i = rows ? rows[start] : start;
+        const REAL scale = alpha * x[i];
+        REAL *c = C + i * columns;
+        if (beta == 0) {
+            for (long j = 0; j < whole; j += LANES)
+                NAME(store)(c + j, scale * NAME(load)(d + j));
+            if (rest)
+                NAME(store_part)(c + whole, rest, scale * NAME(load_part)(d + whole, rest));
+        } else {
+            for (long j = 0; j < whole; j += LANES)
+                NAME(store)(c + j, beta * NAME(load)(c + j) + scale * NAME(load)(d + j));
+            if (rest)
+                NAME(store_part)(c + whole, rest,
+                    beta * NAME(load_part)(c + whole, rest)
+                    + scale * NAME(load_part)(d + whole, rest));
+        }
+    }
+}
+
+/* panel[k, c] := A[c, k] for c < rows <= 2 * LANES and k < depth, row-major, rows of the panel
+   2 * LANES wide; what a shorter panel leaves over is unspecified but readable. */
+static inline void NAME(transpose)(long rows, long depth, const REAL *A, long a_row, REAL *panel)
+{
+    for (long c = 0; c < 2 * LANES && c < rows; c += LANES)
+        for (long k = 0; k < depth; k += LANES) {
+            VECTOR v[VECTOR_BYTES / sizeof(REAL)];
+#pragma GCC unroll 16
+            for (long i = 0; i < LANES; i++)
+                v[i] = NAME(load)(A + (c + i < rows ? c + i : rows - 1) * a_row + k);
+            /* log2(LANES) rounds; each swaps the off-diagonal blocks of half the size */
+#pragma GCC unroll 4
+            for (long s = LANES / 2; s > 0; s /= 2) {
+                NAME(mask) low, high;
+#pragma GCC unroll 16
+                for (long i = 0; i < LANES; i++) {
+                    low[i] = (i & s) ? LANES + i - s : i;
+                    high[i] = (i & s) ? LANES + i : i + s;
+                }
+#pragma GCC unroll 16
+                for (long i = 0; i < LANES; i++)
+                    if (!(i & s)) {
+                        VECTOR a = v[i], b = v[i + s];
+                        v[i] = __builtin_shuffle(a, b, low);
+                        v[i + s] = __builtin_shuffle(a, b, high);
+                    }
+            }
+#pragma GCC unroll 16
+            for (long i = 0; i < LANES; i++)
+                if (k + i < depth)
+                    NAME(store)(panel + (k + i) * 2 * LANES + c, v[i]);
+        }
+}
+
+#undef LANES
+#undef VECTOR
+#undef INLINE
