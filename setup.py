@@ -7,6 +7,8 @@ Two environment variables serve the project's own tests, not its users:
 """
 
 import os
+import platform
+import sys
 
 import numpy
 from Cython.Build import cythonize
@@ -15,7 +17,21 @@ from setuptools import Extension, setup
 debug = os.environ.get("FASTBP_DEBUG", "0") != "0"
 warnings_are_errors = os.environ.get("FASTBP_WERROR", "0") != "0"
 
-compile_args = ["-O1", "-g", "-UNDEBUG"] if debug else ["-O3", "-march=x86-64-v4", "-mprefer-vector-width=512"]
+# The engine is compiled once for each instruction set; fastbp/_dispatch.py picks one at import.
+VARIANTS = {
+    "x86_64": {
+        "x86_64_v2": ["-march=x86-64-v2"],
+        "x86_64_v3": ["-march=x86-64-v3"],
+        "x86_64_v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+    },
+    "aarch64": {"neon": []},
+}
+machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+    platform.machine().lower(), platform.machine().lower()
+)
+gnu = sys.platform != "win32"
+
+compile_args = (["-O1", "-g", "-UNDEBUG"] if debug else ["-O3"]) if gnu else []
 macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 if not debug:
     macros.append(("CYTHON_WITHOUT_ASSERTIONS", "1"))
@@ -27,22 +43,32 @@ if warnings_are_errors:
         "sign-compare", "unused-variable",
     )]
 
-modules = ["fastbp.engine.engine", "fastbp.engine.blas"]
-extensions = [
-    Extension(
-        name,
-        [name.replace(".", "/") + ".pyx"],
-        include_dirs=[numpy.get_include()],
-        define_macros=macros,
-        extra_compile_args=compile_args,
+
+def extension(name, args=(), defines=()):
+    """Return one compiled module of the engine."""
+    return Extension(
+        f"fastbp.engine.{name}",
+        [f"fastbp/engine/{name}.pyx"],
+        include_dirs=[numpy.get_include(), "fastbp/engine"],
+        depends=["fastbp/engine/tile.h", "fastbp/engine/tile_body.h"],
+        define_macros=[*macros, *defines],
+        extra_compile_args=[*compile_args, *args],
     )
-    for name in modules
+
+
+extensions = [
+    extension("cpu"),
+    extension("blas"),
+    extension("portable", defines=[("FASTBP_PORTABLE", "1")]),
 ]
+if gnu:
+    extensions += [extension(name, args) for name, args in VARIANTS.get(machine, {}).items()]
 
 setup(
     ext_modules=cythonize(
         extensions,
         build_dir="build/cython",
+        nthreads=os.cpu_count() or 1,
         compiler_directives={
             "language_level": 3,
             "boundscheck": debug,
@@ -53,5 +79,5 @@ setup(
     ),
     # `python -m fastbp` in the root of a clone imports the sources there, so that the compiled
     # modules must lie beside them after a plain `pip install .` too.
-    options={"build_ext": {"inplace": True}},
+    options={"build_ext": {"inplace": True, "parallel": os.cpu_count() or 1}},
 )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,9 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp._dispatch import engine
 
 __all__ = [
-    "choice", "count", "dtype", "features", "flag", "non_negative", "output", "positive", "targets",
+    "choice", "count", "dtype", "features", "flag", "non_negative", "optional", "output",
+    "positive", "targets",
 ]
 
+T = TypeVar("T")
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.intp]
 
@@ -68,6 +70,16 @@ def _number(name: str, value: object) -> float:
         raise TypeError(f"{name} must be a number, got {value!r}") from None
 
 
+def optional(check: Callable[[str, Any], T], name: str, value: object) -> T | None:
+    """Apply a check unless `value` is None."""
+    if value is None:
+        return None
+    try:
+        return check(name, value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error}; None is accepted too") from None
+
+
 def flag(name: str, value: object) -> bool:
     """Return `value` as a bool."""
     if not isinstance(value, (bool, np.bool_)):
@@ -103,7 +115,7 @@ def _array(name: str, value: ArrayLike) -> NDArray[Any]:
         raise TypeError(f"{name} has masked values; fill them first, for example with {name}.filled")
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from None
     if array.dtype.kind not in "buif":
         hint = "; call .toarray() on it first" if hasattr(value, "toarray") else ""
@@ -175,9 +187,7 @@ def targets(
     """
     array = _array(name, y)
     if single:
-        # One sample: a label or a single output may come without an axis, outputs without rows.
-        takes_vector = array.ndim == 1 and array.shape[0] == n_outputs
-        array = array[np.newaxis] if array.ndim == 0 or takes_vector else array
+        return _single_target(name, array, loss, n_outputs, dtype)
     if array.ndim == 0:
         _refuse_shape(name, array, f"({n},)")
     if array.shape[0] != n:
@@ -208,6 +218,24 @@ def targets(
                 f"got a least value of {ready.min()} and a row that sums to {worst}"
             )
     return ready
+
+
+def _single_target(
+    name: str, array: NDArray[Any], loss: str, n_outputs: int, dtype: np.dtype[Any]
+) -> Floats | Labels:
+    """The target of one sample: with the axis of the samples, of length 1, or without it."""
+    labels = loss == "cross_entropy"
+    shapes = [(n_outputs,), (1, n_outputs)]
+    if labels or n_outputs == 1:
+        shapes += [(), (1,)]
+    if array.shape not in shapes:
+        listed = ", ".join(map(str, dict.fromkeys(shapes)))
+        raise ValueError(
+            f"{name} must have one of the shapes {listed} for one sample, got shape {array.shape}"
+        )
+    if array.ndim == 0 or (array.shape == (n_outputs,) and not (labels and n_outputs == 1)):
+        array = array[np.newaxis]
+    return targets(array, loss, 1, n_outputs, dtype, name=name)
 
 
 def _labels(name: str, array: NDArray[Any], n_classes: int) -> Labels:

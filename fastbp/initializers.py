@@ -33,8 +33,8 @@ def initial_weight(rng: np.random.Generator, layer: Dense, n_in: int) -> NDArray
 
     Raises
     ------
-    ValueError
-        If a callable `init` returns another shape or values that are not finite.
+    TypeError, ValueError
+        If a callable `init` returns no real array of this shape, or values that are not finite.
 
     References
     ----------
@@ -45,11 +45,10 @@ def initial_weight(rng: np.random.Generator, layer: Dense, n_in: int) -> NDArray
     shape = n_in, layer.units
     if callable(layer.init):
         weight = np.asarray(layer.init(rng, *shape))
-        if weight.shape != shape or weight.dtype.kind not in "buif":
-            raise ValueError(
-                f"init must return a real array of shape {shape}, "
-                f"got shape {weight.shape} of dtype {weight.dtype}"
-            )
+        if weight.dtype.kind not in "buif":
+            raise TypeError(f"init must return real numbers, got an array of {weight.dtype}")
+        if weight.shape != shape:
+            raise ValueError(f"init must return an array of shape {shape}, got {weight.shape}")
         if not np.isfinite(weight).all():
             raise ValueError("init must return finite values, got NaN or infinity")
         return weight

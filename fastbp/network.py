@@ -83,7 +83,9 @@ class Network:
         try:
             self._rng = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"seed must be a non-negative integer or None: {error}") from None
+            raise type(error)(
+                f"seed must be a non-negative integer or None, got {seed!r}: {error}"
+            ) from None
 
         self._records = _records(self._n_inputs, self._layers)
         self._plan = self._new_plan(self._dtype)
@@ -235,8 +237,7 @@ class Network:
         rows, single = _checks.features(X, self._n_inputs, self._dtype)
         shape = (self.n_outputs,) if single else (len(rows), self.n_outputs)
         if out is not None:
-            others = [X] if isinstance(X, np.ndarray) else []
-            _checks.output(out, shape, self._dtype, [*others, self._parameters])
+            _checks.output(out, shape, self._dtype, [np.asarray(X), self._parameters])
         result = self._plan.predict(rows[0] if single else rows)
         assert result is not None
         if out is None:
@@ -299,8 +300,10 @@ class Network:
         X, y : array_like
             As for `evaluate`.
         n_checks : int, optional
-            How many parameters to check, drawn at random with `seed`; all of them without it.
-            Each takes two evaluations of the loss.
+            How many parameters to check, drawn at random; all of them without it. Each takes
+            two evaluations of the loss.
+        seed : int
+            For that draw.
 
         Returns
         -------
@@ -319,11 +322,11 @@ class Network:
         The differences are taken in float64 for either dtype. Where a step of 6e-6 crosses a
         kink (relu), they do not mean anything.
         """
+        most = _checks.optional(_checks.count, "n_checks", n_checks)
         _, gradient = self.loss_and_gradient(X, y)
         checked = np.arange(self.n_parameters)
-        if n_checks is not None:
-            most = min(_checks.count("n_checks", n_checks), self.n_parameters)
-            checked = np.random.default_rng(seed).choice(self.n_parameters, most, replace=False)
+        if most is not None and most < self.n_parameters:
+            checked = np.random.default_rng(seed).choice(checked, most, replace=False)
         plan = self._new_plan(np.dtype(np.float64))
         parameters = plan.parameters
         parameters[...] = self._parameters
@@ -429,11 +432,11 @@ class Network:
             X,
             y,
             epochs=_checks.count("epochs", epochs),
-            batch_size=len(X) if batch_size is None else _checks.count("batch_size", batch_size),
+            batch_size=_checks.optional(_checks.count, "batch_size", batch_size) or len(X),
             shuffle=_checks.flag("shuffle", shuffle),
             validation=self._validation(validation_data),
             callbacks=training.checked_callbacks(callbacks),
-            tol=None if tol is None else _checks.non_negative("tol", tol),
+            tol=_checks.optional(_checks.non_negative, "tol", tol),
         )
 
     # --- the way in -------------------------------------------------------------------------
@@ -465,12 +468,11 @@ class Network:
     ) -> tuple[NDArray[Any], NDArray[Any]] | None:
         if data is None:
             return None
-        try:
-            X, y = data
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"validation_data must be a pair (X, y), got {type(data).__name__}"
-            ) from None
+        if not isinstance(data, (tuple, list)):
+            raise TypeError(f"validation_data must be a pair (X, y), got {type(data).__name__}")
+        if len(data) != 2:
+            raise ValueError(f"validation_data must be a pair (X, y), got {len(data)} items")
+        X, y = data
         return self._samples(X, y, one_row=False, prefix="validation_data ")
 
 

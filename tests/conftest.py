@@ -24,5 +24,6 @@ def pytest_terminal_summary(terminalreporter, config):
     errors = config.stash[ERRORS]
     if errors:
         count = sum(map(len, errors.values()))
-        worst = ", ".join(f"{kind} {max(errors[kind]):.1e} ({len(errors[kind])})" for kind in errors)
-        terminalreporter.write_line(f"gradient checks: {count}, worst relative errors: {worst}")
+        terminalreporter.write_line(f"gradient checks: {count}, worst relative error of each kind:")
+        for kind, values in errors.items():
+            terminalreporter.write_line(f"  {max(values):.1e} of {len(values)}: {kind}")

@@ -9,6 +9,7 @@ has 13 digits); extreme logits are tested against closed forms instead.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -110,7 +111,7 @@ class ReferenceNetwork:
         """Layers cut from the flat vector W0 (row by row), b0, W1, b1, ..."""
         weights, biases, start = [], [], 0
         parameters = np.array(parameters)
-        for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+        for n_in, n_out in itertools.pairwise(widths):
             weights.append(parameters[start : start + n_in * n_out].reshape(n_in, n_out))
             start += n_in * n_out
             biases.append(parameters[start : start + n_out])

@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reference import ReferenceNetwork
@@ -215,10 +215,10 @@ def test_dtypes_of_labels(dtype):
     check_same(X, LABELS.astype(dtype), X, LABELS, "float64", **kind)
 
 
-def test_labels_are_rows_of_zeros_and_ones():
+def test_labels_as_rows_of_booleans():
     kind = {"activation": "softmax", "loss": "cross_entropy"}
-    check_same(X, np.eye(N_OUTPUTS, dtype=bool)[LABELS], X, np.eye(N_OUTPUTS)[LABELS], "float64",
-               **kind)
+    rows = np.eye(N_OUTPUTS)[LABELS]
+    check_same(X, rows.astype(bool), X, rows, "float64", **kind)
 
 
 def test_memory_mapped(tmp_path):
@@ -254,9 +254,9 @@ def test_masked_elements_are_refused():
         lambda: network.fit(masked_X, Y),
         lambda: network.train_step(masked_X[2], Y[2]),
     ):
-        with pytest.raises(ValueError, match=r"\bX\b.*mask"):
+        with pytest.raises(TypeError, match=r"\bX\b.*mask"):
             call()
-    with pytest.raises(ValueError, match=r"\by\b.*mask"):
+    with pytest.raises(TypeError, match=r"\by\b.*mask"):
         network.fit(X, masked_y)
     assert network.parameters.tobytes() == before
 
@@ -314,9 +314,9 @@ ALIASED = {
     "check_gradient": lambda network, X, y: network.check_gradient(X, y),
     "train_step": lambda network, X, y: network.train_step(X, y),
     "fit": lambda network, X, y: network.fit(X, y, epochs=2, batch_size=1).loss,
-    "validation_data": lambda network, X, y: network.fit(
-        X.copy(), y.copy(), batch_size=2, validation_data=(X, y)
-    ).validation_loss,
+    "validation_data": lambda network, X, y: (
+        network.fit(X.copy(), y.copy(), batch_size=2, validation_data=(X, y)).validation_loss
+    ),
 }
 
 
@@ -382,6 +382,7 @@ def whole_numbers(*shape):
     return hnp.arrays(np.float64, shape, elements=st.integers(-3, 3).map(float))
 
 
+@settings(deadline=None)  # tests of results, not of times
 @given(st.data(), st.sampled_from(["float32", "float64"]))
 def test_any_layout(data, dtype):
     n_rows, n_inputs, n_outputs = (data.draw(st.integers(1, 9)) for _ in range(3))
@@ -399,6 +400,7 @@ def test_any_layout(data, dtype):
     assert (given_y == numbers_y).all()
 
 
+@settings(deadline=None)  # tests of results, not of times
 @given(st.data(), st.sampled_from(["float32", "float64"]))
 def test_any_layout_of_out(data, dtype):
     n_rows, n_inputs, n_outputs = (data.draw(st.integers(1, 9)) for _ in range(3))
@@ -451,6 +453,7 @@ HOSTILE = st.one_of(
 )
 
 
+@settings(deadline=None)  # tests of results, not of times
 @given(HOSTILE, st.sampled_from(["float32", "float64"]))
 def test_hostile_input(value, dtype):
     network = Network(2, [Dense(2)], dtype=dtype, seed=1)

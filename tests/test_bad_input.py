@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastbp import SGD, Dense, Network
+from fastbp.callbacks import Callback
 
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "softmax")
 LOSSES = ("squared_error", "binary_cross_entropy", "cross_entropy")
@@ -105,8 +106,8 @@ BAD_X = ARRAYS_OF_WRONG_KIND | {
     "too many features": (np.ones((5, 4)), ValueError, r"\b4\b", r"\b3\b"),
     "no features": (np.ones((5, 0)), ValueError, r"\b0\b", r"\b3\b"),
     "a row of another length": (np.ones(4), ValueError, r"\b4\b", r"\b3\b"),
-    "no rows": (np.ones((0, 3)), ValueError, r"\(0, 3\)|\b0 rows|empty", "at least (one|1) row"),
-    "an empty list": ([], ValueError, r"\(0,\)|empty|\b0\b", r"\b3\b|at least (one|1) row"),
+    "no rows": (np.ones((0, 3)), ValueError, r"\(0, 3\)|\b0 rows|empty", "at least one|1 or more"),
+    "an empty list": ([], ValueError, r"\(0,\)|empty|\b0\b", r"\b3\b|at least one"),
     "0-d": (np.float32(1), ValueError, r"0-d|\(\)", r"2-d|\(n, 3\)"),
     "3-d": (X[:, :, None], ValueError, r"3-d|\(5, 3, 1\)", r"2-d|\(n, 3\)"),
     "ragged lists": ([[1, 2, 3], [4, 5]], ValueError, "inhomogeneous|ragged|length", ""),
@@ -310,9 +311,9 @@ BAD_OUT = {
     "transposed": (np.ones((2, 5), "f4"), ValueError, r"\(2, 5\)", r"\(5, 2\)"),
     "flat": (np.ones(10, "f4"), ValueError, r"\(10,\)", r"\(5, 2\)"),
     "3-d": (np.ones((5, 2, 1), "f4"), ValueError, r"\(5, 2, 1\)", r"\(5, 2\)"),
-    "float64": (np.ones((5, 2)), TypeError, "float64", "float32"),
-    "integers": (np.ones((5, 2), "i4"), TypeError, "int32", "float32"),
-    "objects": (np.ones((5, 2), object), TypeError, "object", "float32"),
+    "float64": (np.ones((5, 2)), TypeError, "float64|<f8", "float32"),
+    "integers": (np.ones((5, 2), "i4"), TypeError, "int32|<i4", "float32"),
+    "objects": (np.ones((5, 2), object), TypeError, r"object|\|O", "float32"),
     "byte-swapped": (np.ones((5, 2), OTHER_ORDER), TypeError, OTHER_ORDER.str, "float32"),
     "a list": ([[0.0, 0.0]] * 5, TypeError, "list", "ndarray"),
     "memory": (memoryview(np.ones((5, 2), "f4")), TypeError, "memoryview", "ndarray"),
@@ -360,6 +361,7 @@ def test_out_overlapping_the_input():
         "X reversed": (buffer[14::-1].reshape(5, 3), buffer[:10].reshape(5, 2)),
         "a view of X": (buffer[:15].reshape(5, 3), buffer[:15].reshape(5, 3)[:, 1:]),
         "one row": (buffer[:3], buffer[2:4]),
+        "what X converts from": (memoryview(buffer[:15].reshape(5, 3)), buffer[:10].reshape(5, 2)),
     }
     before = buffer.tobytes()
     for name, (overlapped, out) in overlaps.items():
@@ -368,7 +370,7 @@ def test_out_overlapping_the_input():
             ValueError,
             r"\bout\b",
             "overlap|memory",
-            "X",
+            "X|input",
         )
         assert buffer.tobytes() == before, name
 
@@ -390,22 +392,23 @@ def test_out_overlapping_the_parameters():
 
 
 BAD_FIT_SETTINGS = [
-    ("batch_size", 0, ValueError, r"\b0\b", "None|positive|at least 1"),
-    ("batch_size", -3, ValueError, "-3", "None|positive|at least 1"),
+    ("batch_size", 0, ValueError, r"\b0\b", "None"),
+    ("batch_size", -3, ValueError, "-3", "None"),
     ("batch_size", 2.5, TypeError, r"2\.5|float", "int|None"),
     ("batch_size", "32", TypeError, "'32'|str", "int|None"),
-    ("epochs", 0, ValueError, r"\b0\b", "positive|at least 1"),
-    ("epochs", -1, ValueError, "-1", "positive|at least 1"),
+    ("epochs", 0, ValueError, r"\b0\b", "positive|at least 1|from 1"),
+    ("epochs", -1, ValueError, "-1", "positive|at least 1|from 1"),
     ("epochs", 1.5, TypeError, r"1\.5|float", "int"),
     ("epochs", None, TypeError, "None", "int"),
     ("epochs", "10", TypeError, "'10'|str", "int"),
     ("validation_data", 3, TypeError, "int|3", r"\(X, y\)|pair"),
     ("validation_data", (X,), ValueError, r"\b1\b", r"\(X, y\)|pair"),
     ("validation_data", (X, X, X), ValueError, r"\b3\b", r"\(X, y\)|pair"),
-    ("callbacks", 3, TypeError, "3|int", "callable"),
-    ("callbacks", [print, "stop"], TypeError, "'stop'|str", "callable"),
-    ("tol", -0.5, ValueError, r"-0\.5", "None|positive|at least 0"),
-    ("tol", float("nan"), ValueError, "nan", "None|positive|at least 0|finite"),
+    ("callbacks", 3, TypeError, "3|int", "Callback"),
+    ("callbacks", [Callback(), "stop"], TypeError, "'stop'|str", "Callback"),
+    ("callbacks", [Callback], TypeError, "class|type", "Callback"),
+    ("tol", -0.5, ValueError, r"-0\.5", "None"),
+    ("tol", float("nan"), ValueError, "nan", "None"),
     ("tol", "small", TypeError, "'small'|str", "None|number"),
 ]
 
@@ -436,20 +439,20 @@ def test_bad_n_checks(bad, exception, given):
         exception,
         r"\bn_checks\b",
         given,
-        "int|positive|at least 1",
+        "positive|at least 1|from 1",
     )
 
 
 def test_refused_fit_calls_no_callback():
-    calls = []
+    class Refused(Callback):
+        def on_train_begin(self, network, epochs):
+            raise AssertionError("the callback heard of a refused call")
+
+        on_epoch_end = on_train_end = on_train_begin
+
+    y = TARGETS["squared_error"]
     with pytest.raises(ValueError):
-        make_network().fit(
-            X,
-            TARGETS["squared_error"],
-            callbacks=[lambda *state: calls.append(state)],
-            validation_data=(X[:, :2], TARGETS["squared_error"]),
-        )
-    assert calls == []
+        make_network().fit(X, y, callbacks=[Refused()], validation_data=(X[:, :2], y))
 
 
 def valid_network(**changed):
@@ -458,8 +461,8 @@ def valid_network(**changed):
 
 
 BAD_NETWORKS = [
-    ("n_inputs", 0, ValueError, r"\b0\b", "positive|at least 1"),
-    ("n_inputs", -4, ValueError, "-4", "positive|at least 1"),
+    ("n_inputs", 0, ValueError, r"\b0\b", "positive|at least 1|from 1"),
+    ("n_inputs", -4, ValueError, "-4", "positive|at least 1|from 1"),
     ("n_inputs", 2.5, TypeError, r"2\.5|float", "int"),
     ("n_inputs", "64", TypeError, "'64'|str", "int"),
     ("n_inputs", None, TypeError, "None", "int"),
@@ -497,8 +500,8 @@ def test_softmax_before_the_last_layer():
 
 
 BAD_LAYERS = [
-    ("units", 0, ValueError, r"\b0\b", "positive|at least 1"),
-    ("units", -2, ValueError, "-2", "positive|at least 1"),
+    ("units", 0, ValueError, r"\b0\b", "positive|at least 1|from 1"),
+    ("units", -2, ValueError, "-2", "positive|at least 1|from 1"),
     ("units", 2.5, TypeError, r"2\.5|float", "int"),
     ("units", "8", TypeError, "'8'|str", "int"),
     ("units", None, TypeError, "None", "int"),

@@ -6,13 +6,14 @@ return, and neither may take pytest with it.
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-N_THREADS = 6
+N_THREADS = 4
 # Generous: each script takes a few seconds. Only a call that never returns reaches it.
 TIMEOUT_SECONDS = 120
 
@@ -21,6 +22,8 @@ def run_script(script, *arguments):
     """The object a script prints as JSON; a crash or a hang fails the test."""
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", script, *map(json.dumps, arguments)],
+        # glibc then fills freed memory with bytes that make NaN: who still uses it is found out.
+        env=os.environ | {"MALLOC_PERTURB_": "255"},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,
@@ -111,12 +114,12 @@ def test_concurrent_predict(widths, rows, repeats, dtype):
 SEPARATE_NETWORKS = IN_THREADS + """
 n_threads, dtype = map(json.loads, sys.argv[1:])
 rng = np.random.default_rng(0)
-X, y = rng.standard_normal((600, 200)).astype(dtype), rng.standard_normal((600, 30)).astype(dtype)
+X, y = rng.standard_normal((300, 200)).astype(dtype), rng.standard_normal((300, 30)).astype(dtype)
 
 def train(seed):
     layers = [Dense(190, "tanh"), Dense(170, "relu"), Dense(30)]
     network = Network(200, layers, optimizer=SGD(0.01), dtype=dtype, seed=seed)
-    network.fit(X, y, epochs=2, batch_size=150)
+    network.fit(X, y, epochs=2, batch_size=100)
     loss, gradient = network.loss_and_gradient(X, y)
     return loss, gradient.tobytes(), network.parameters.tobytes(), network.predict(X).tobytes()
 
@@ -136,54 +139,53 @@ def test_separate_networks_train_at_once(dtype):
 ONE_NETWORK = IN_THREADS + """
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((500, 64)), rng.standard_normal((500, 4))
-network = Network(64, [Dense(128, "tanh"), Dense(4)], optimizer=SGD(1e-3), seed=0)
-before = network.parameters.copy()
 
-def fit(batch_size):
-    network.fit(X, y, epochs=30, batch_size=batch_size)
+def make_network():
+    layers = [Dense(128, "tanh"), Dense(4)]
+    return Network(64, layers, optimizer=SGD(1e-3), dtype="float64", seed=0)
 
-def step():
-    for _ in range(300):
-        network.train_step(X[:100], y[:100])
-
-def gradient():
-    for _ in range(300):
-        network.loss_and_gradient(X, y)
-
-def predict():
-    for _ in range(300):
-        network.predict(X)
-
-# Batches of other sizes need other buffers: the wrong moment to free one comes soon.
-calls = {"fit": lambda: fit(10), "fit larger": lambda: fit(400), "step": step,
-         "gradient": gradient, "predict": predict, "fit all": lambda: fit(None)}
-outcome = dict(zip(calls, in_threads(*calls.values())))
-finite = bool(np.isfinite(network.parameters).all())
-trained = not np.array_equal(network.parameters, before)
-# What is left is a network like any other: it goes on as one that was given its parameters.
-twin = Network(64, [Dense(128, "tanh"), Dense(4)], optimizer=SGD(1e-3), seed=0)
-twin.parameters[:] = network.parameters
-for one in (network, twin):
-    one.fit(X, y, batch_size=50, shuffle=False)
-print(json.dumps({
-    "outcome": {name: [type(value).__name__, str(value)] for name, value in outcome.items()},
-    "finite": finite,
-    "trained": trained,
-    "usable": network.parameters.tobytes() == twin.parameters.tobytes(),
-}))
+sys.setswitchinterval(1e-5)
+rounds = []
+for _ in range(30):
+    network = make_network()
+    # Batches of other sizes want other buffers: while one thread uses its own, which are small,
+    # the next calls for larger ones.
+    calls = {
+        "fit in small batches": lambda: network.fit(X, y, epochs=2, batch_size=5),
+        "train_step": lambda: [network.train_step(X[:50], y[:50]) for _ in range(20)],
+        "fit in large batches": lambda: network.fit(X, y, epochs=2, batch_size=200),
+        "loss_and_gradient": lambda: network.loss_and_gradient(X, y),
+        "predict": lambda: [network.predict(X) for _ in range(5)],
+    }
+    results = dict(zip(calls, in_threads(*calls.values())))
+    finite = bool(np.isfinite(network.parameters).all())
+    # What is left is a network like any other: it goes on as one that was given its parameters.
+    twin = make_network()
+    twin.parameters[:] = network.parameters
+    for one in (network, twin):
+        one.fit(X, y, batch_size=50, shuffle=False)
+    rounds.append({
+        "errors": {
+            name: [type(result).__name__, str(result)]
+            for name, result in results.items() if isinstance(result, Exception)
+        },
+        "calls": len(calls),
+        "finite": finite,
+        "usable": network.parameters.tobytes() == twin.parameters.tobytes(),
+    })
+print(json.dumps(rounds))
 """
 
 
 def test_threads_that_train_one_network():
     # Not a way to train: calls may be refused, but never crash or leave the network broken.
-    found = run_script(ONE_NETWORK)
-    for name, (kind, message) in found["outcome"].items():
-        if kind != "NoneType":
+    for found in run_script(ONE_NETWORK):
+        for name, (kind, message) in found["errors"].items():
             assert kind == "RuntimeError", f"{name}: {message}"
             assert name != "predict", message
             assert "train" in message
             assert "thread" in message
-    assert "NoneType" in [found["outcome"][name][0] for name in found["outcome"] if "fit" in name]
-    assert found["finite"]
-    assert found["trained"]
-    assert found["usable"]
+        # A call is refused because of another one, so that not all of them are.
+        assert len(found["errors"]) < found["calls"] - 1
+        assert found["finite"]
+        assert found["usable"]

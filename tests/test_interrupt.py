@@ -15,19 +15,22 @@ import numpy as np
 import pytest
 
 from fastbp import SGD, Dense, Network
+from fastbp.callbacks import Callback
 
 # The one promise that is a time: KeyboardInterrupt within 200 ms of the signal, on any machine.
 PROMISED_NANOSECONDS = 200_000_000
 
-# Trains until it is interrupted, and checks what is left of the network. The parent is told
-# over a pipe that the first epoch is over and the second is about to begin, so that the signal
-# lands in the midst of a compiled call that takes most of a second.
+# Trains until it is interrupted, time and again, and checks what is left of the network each time.
+# A callback notes that training begins. From there on a thread looks on until the process has
+# used so much CPU time more, and only then tells the parent over a pipe: the signal lands in the
+# midst of one compiled call that takes the better part of a second, sooner or later in it.
 INTERRUPTED_FIT = """
-import json, os, signal, sys, time
+import json, os, signal, sys, threading, time
 import numpy as np
 import fastbp
+from fastbp.callbacks import Callback
 
-pipe, rows, widths, batch_size = json.loads(sys.argv[1])
+pipe, rows, widths, batch_size, moments = json.loads(sys.argv[1])
 # Shells start background jobs with SIGINT ignored, and Python then leaves it so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -38,78 +41,96 @@ layers = [fastbp.Dense(width, "tanh") for width in widths[1:]]
 def make_network():
     return fastbp.Network(widths[0], layers, optimizer=fastbp.SGD(0.01), dtype="float64", seed=1)
 
-network = make_network()
-ends_of_epochs = []
+class Watched(Callback):
+    def __init__(self):
+        self.begun = threading.Event()
 
-def end_of_epoch(*state):
-    ends_of_epochs.append(network.parameters.copy())
+    def on_train_begin(self, network, epochs):
+        self.begun.set()
+
+    def on_epoch_end(self, network, history):
+        epoch_starts.append(network.parameters.copy())
+
+def cpu_seconds_of_the_others():
+    return time.process_time() - time.thread_time()
+
+def tell_when_training(begun, moment):
+    begun.wait()
+    start = cpu_seconds_of_the_others()
+    while cpu_seconds_of_the_others() < start + moment:
+        pass
     os.write(pipe, b"!")
 
-interrupted_at = None
-try:
-    network.fit(X, y, epochs=10**6, batch_size=batch_size, shuffle=False, callbacks=[end_of_epoch])
-except KeyboardInterrupt:
-    interrupted_at = time.monotonic_ns()
+network, twin = make_network(), make_network()
+network.evaluate(X[:1], y[:1])  # loads SciPy's BLAS
+size = batch_size or rows
+results = []
+for moment in moments:
+    epoch_starts = [network.parameters.copy()]
+    watched = Watched()
+    threading.Thread(target=tell_when_training, args=(watched.begun, moment), daemon=True).start()
+    try:
+        network.fit(X, y, epochs=10**6, batch_size=batch_size, shuffle=False, callbacks=[watched])
+    except KeyboardInterrupt:
+        interrupted_at = time.monotonic_ns()
+    left = network.parameters.copy()
+    # Replay the interrupted epoch, step by step, until the parameters are the ones left.
+    twin.parameters[:] = epoch_starts[-1]
+    steps = 0
+    while not np.array_equal(twin.parameters, left) and steps * size < rows:
+        twin.train_step(X[steps * size :][:size], y[steps * size :][:size])
+        steps += 1
+    results.append({
+        "interrupted_at": interrupted_at,
+        "steps": steps,
+        "whole_step": np.array_equal(twin.parameters, left),
+        "finite": bool(np.isfinite(left).all()),
+    })
 
-# Replay the epoch that was interrupted, step by step, until the parameters are the ones left.
-twin = make_network()
-twin.parameters[:] = ends_of_epochs[-1]
-size = rows if batch_size is None else batch_size
-steps, start = 0, 0
-left = network.parameters.copy()
-while not np.array_equal(twin.parameters, left) and start < rows:
-    twin.train_step(X[start : start + size], y[start : start + size])
-    steps, start = steps + 1, start + size
-
-result = {
-    "interrupted_at": interrupted_at,
-    "whole_step": np.array_equal(twin.parameters, left),
-    "steps": steps,
-    "epochs": len(ends_of_epochs),
-    "finite": bool(np.isfinite(left).all()),
-    "trained": not np.array_equal(left, make_network().parameters),
-}
 # Usable: it goes on just as a network does that was never interrupted.
 for one in (network, twin):
     one.fit(X[:50], y[:50], batch_size=10, shuffle=False)
-result["usable"] = bool(
-    np.array_equal(network.parameters, twin.parameters)
-    and np.array_equal(network.predict(X[:5]), twin.predict(X[:5]))
-    and np.isfinite(network.predict(X[:5])).all()
-)
-print(json.dumps(result))
+usable = np.array_equal(network.parameters, twin.parameters)
+usable = usable and np.array_equal(network.predict(X[:5]), twin.predict(X[:5]))
+print(json.dumps([results, bool(usable and np.isfinite(network.predict(X[:5])).all())]))
 """
+
+# Seconds of CPU time after which the signal is sent. A piece of work that cannot be interrupted
+# is the longer the sooner after its start the signal comes.
+MOMENTS = [0.01, 0.05, 0.1, 0.15, 0.2]
 
 
 def interrupt(rows, widths, batch_size):
-    """Send SIGINT to a fit that is under way; what its process found, and the delay in ns."""
+    """Send SIGINT to fits that are under way; what their process found, and the delays in ns."""
     read_end, write_end = os.pipe()
-    arguments = json.dumps([write_end, rows, widths, batch_size])
+    arguments = json.dumps([write_end, rows, widths, batch_size, MOMENTS])
+    # One BLAS thread: the longest pieces of work there are, on a busy machine as on an idle one.
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED_FIT, arguments],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
         pass_fds=[write_end],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         os.close(write_end)
+        sent_at = []
         try:
-            handshake = os.read(read_end, 1)
-            sent_at = time.monotonic_ns()
-            if handshake:
+            while os.read(read_end, 1):
+                sent_at.append(time.monotonic_ns())
                 process.send_signal(signal.SIGINT)
             output, errors = process.communicate(timeout=120)
         finally:
             os.close(read_end)
             process.kill()
-    assert handshake == b"!", errors
     assert process.returncode == 0, errors
-    result = json.loads(output)
-    return result, result["interrupted_at"] - sent_at
+    results, usable = json.loads(output)
+    pairs = zip(results, sent_at, strict=True)
+    return results, usable, [result["interrupted_at"] - sent for result, sent in pairs]
 
 
-# Rows, widths and batch size. The epochs are long beside the handshake, also on a fast machine:
-# 20 to 50 GFLOP each, for mini-batches, for one step over many rows, and for one over wide layers.
+# Rows, widths and batch size: epochs of 20 to 50 GFLOP, for mini-batches, for one step over many
+# rows, and for one over wide layers.
 LONG_EPOCHS = {
     "mini-batches": (50_000, [8, 256, 256, 1], 32),
     "one step over many rows": (20_000, [8, 512, 512, 1], None),
@@ -120,15 +141,28 @@ LONG_EPOCHS = {
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one Windows process")
 @pytest.mark.parametrize("epoch", LONG_EPOCHS.values(), ids=LONG_EPOCHS)
 def test_keyboard_interrupt(epoch):
-    result, delay = interrupt(*epoch)
-    assert 0 < delay < PROMISED_NANOSECONDS, f"KeyboardInterrupt after {delay / 1e6:.0f} ms"
-    assert result["finite"]
-    assert result["trained"]
-    assert result["whole_step"]
-    assert result["usable"]
-    if epoch[2] is None:
-        # The step under way takes longer than the promise: it was given up, not finished.
-        assert result["steps"] == 0
+    results, usable, delays = interrupt(*epoch)
+    assert len(results) == len(MOMENTS)
+    for result in results:
+        assert result["finite"]
+        assert result["whole_step"]
+    assert usable
+    # One step over everything was given up, not finished; of the small ones some were made.
+    *_, batch_size = epoch
+    steps = [result["steps"] for result in results]
+    assert any(steps) == (batch_size is not None), steps
+    milliseconds = [round(delay / 1e6) for delay in delays]
+    assert max(delays) < PROMISED_NANOSECONDS, f"KeyboardInterrupt after {milliseconds} ms"
+
+
+class ParametersOfEpochs(Callback):
+    """Keeps the parameters at the end of every epoch."""
+
+    def __init__(self):
+        self.parameters = []
+
+    def on_epoch_end(self, network, history):
+        self.parameters.append(network.parameters.copy())
 
 
 def one(rng, n_in, n_out):
@@ -152,23 +186,17 @@ BROKEN_STEPS = {"float64": [103], "float32": [25, 26]}
 @pytest.mark.parametrize("rows", [1, 4, 5])
 def test_divergence_in_fit(dtype, rows):
     network, twin = make_exploding_network(dtype), make_exploding_network(dtype)
-    ends_of_epochs = []
+    recorder = ParametersOfEpochs()
     X, y = np.ones((rows, 1)), np.zeros(rows)
     with pytest.raises(FloatingPointError) as caught:
-        network.fit(
-            X,
-            y,
-            epochs=200,
-            batch_size=1,
-            callbacks=[lambda *state: ends_of_epochs.append(network.parameters.copy())],
-        )
+        network.fit(X, y, epochs=200, batch_size=1, callbacks=[recorder])
     message = str(caught.value)
     epochs_and_steps = [divmod(step, rows) for step in BROKEN_STEPS[dtype]]
     assert any(f"epoch {epoch + 1}, step {step + 1}" in message for epoch, step in epochs_and_steps)
     assert "learning rate" in message.replace("_", " ")
     assert "scal" in message
     whole_epochs = epochs_and_steps[0][0]
-    assert network.parameters.tobytes() == ends_of_epochs[whole_epochs - 1].tobytes()
+    assert network.parameters.tobytes() == recorder.parameters[whole_epochs - 1].tobytes()
     # The same bits as a fit that was told to stop there, and the size worked out above. Powers of
     # two are exact; w and b round, each by a few units of their last place in every step.
     twin.fit(X, y, epochs=whole_epochs, batch_size=1)
@@ -177,10 +205,14 @@ def test_divergence_in_fit(dtype, rows):
     error = float(network.parameters.astype(np.float64).sum())
     rounding = 4 * steps * float(np.finfo(dtype).eps)
     assert math.isclose(error, (-32.0) ** steps, rel_tol=rounding)
-    # Usable: with a learning rate that fits, it goes on.
+    # Usable: from better parameters and with a learning rate that fits, it goes on.
+    network.parameters[:] = 1, 0
     network.optimizer = SGD(0.25)
-    history = network.fit(X, y, epochs=3)
-    assert history.loss[-1] < history.loss[0]
+    history = network.fit(X, y, epochs=3, batch_size=None)
+    # A step of rate r multiplies the error by 1 - 2 r, here 1/2.
+    # Each of three steps sums up to 5 rows, and an error counts twice in the square.
+    rounding = 30 * float(np.finfo(dtype).eps)
+    assert history.loss == pytest.approx([1 / 2, 1 / 8, 1 / 32], rel=rounding)
 
 
 def test_divergence_in_the_first_epoch():
@@ -255,14 +287,15 @@ def test_a_callback_that_raises_leaves_the_epoch_whole():
     class Stop(Exception):
         pass
 
-    def stop(*state):
-        raise Stop
+    class Raises(Callback):
+        def on_epoch_end(self, network, history):
+            raise Stop
 
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
     network, twin = (Network(3, [Dense(1)], seed=0) for _ in range(2))
     with pytest.raises(Stop):
-        network.fit(X, y, epochs=5, batch_size=6, callbacks=[stop])
+        network.fit(X, y, epochs=5, batch_size=6, callbacks=[Raises()])
     twin.fit(X, y, epochs=1, batch_size=6)
     assert network.parameters.tobytes() == twin.parameters.tobytes()
     assert network.fit(X, y).loss == twin.fit(X, y).loss

@@ -1,4 +1,4 @@
-"""Row-major matrix product on BLAS.
+"""Row-major matrix product on SciPy's BLAS, for engines compiled without tiles.
 
 The addresses come from `blas.pyx`, the one place that cimports SciPy. They are fetched on first
 need, because importing SciPy's BLAS takes longer than importing NumPy.
@@ -10,15 +10,30 @@ ctypedef void (*sgemm_t)(char*, char*, int*, int*, int*, float*, float*, int*, f
 ctypedef void (*dgemm_t)(char*, char*, int*, int*, int*, double*, double*, int*, double*, int*,
                          double*, double*, int*) noexcept nogil
 
+cdef extern from *:
+    """
+    static void (*fastbp_sgemm)(char *, char *, int *, int *, int *, float *, float *, int *,
+                                float *, int *, float *, float *, int *);
+    static void (*fastbp_dgemm)(char *, char *, int *, int *, int *, double *, double *, int *,
+                                double *, int *, double *, double *, int *);
+    """
+    sgemm_t fastbp_sgemm
+    dgemm_t fastbp_dgemm
 
-cdef struct Blas:
-    sgemm_t sgemm
-    dgemm_t dgemm
+
+cdef inline int load_blas() except -1:
+    """Fetch SciPy's BLAS, once."""
+    global fastbp_sgemm, fastbp_dgemm
+    if fastbp_sgemm == NULL:
+        from fastbp.engine.blas import addresses
+        single, double_ = addresses()
+        fastbp_dgemm = <dgemm_t><void*><size_t>double_
+        fastbp_sgemm = <sgemm_t><void*><size_t>single
+    return 0
 
 
 cdef inline void gemm(
-    const Blas* blas, bint transpose_a, bint transpose_b,
-    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+    bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
     real alpha, const real* A, const real* B, real beta, real* C,
 ) noexcept nogil:
     """C := alpha op(A) op(B) + beta C, with op(A) m x k, op(B) k x n, C m x n, all row-major.
@@ -31,8 +46,8 @@ cdef inline void gemm(
     cdef int lda = rows if transpose_a else inner
     cdef int ldb = inner if transpose_b else columns
     if real is float:
-        blas.sgemm(tb, ta, &columns, &rows, &inner, &alpha, <float*>B, &ldb, <float*>A, &lda,
-                   &beta, C, &columns)
+        fastbp_sgemm(tb, ta, &columns, &rows, &inner, &alpha, <float*>B, &ldb, <float*>A, &lda,
+                     &beta, C, &columns)
     else:
-        blas.dgemm(tb, ta, &columns, &rows, &inner, &alpha, <double*>B, &ldb, <double*>A, &lda,
-                   &beta, C, &columns)
+        fastbp_dgemm(tb, ta, &columns, &rows, &inner, &alpha, <double*>B, &ldb, <double*>A, &lda,
+                     &beta, C, &columns)

@@ -10,7 +10,7 @@ cdef extern from "<time.h>" nogil:
 
 # Ctrl-C is answered within 200 ms; what is under way when this has passed still needs its time.
 cdef enum:
-    PATIENCE_MS = 40
+    PATIENCE_MS = 20
 
 
 cdef inline double milliseconds() noexcept nogil:

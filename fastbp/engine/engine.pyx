@@ -12,11 +12,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from . cimport activations, losses
+from .blas cimport load_blas
 from .clock cimport milliseconds, out_of_patience
 from .optimizers cimport sgd
 from .passes cimport Workspace, forward_pass, gather, gradient_pass, loss_pass, scratch_size
 from .products cimport forward
 from .records cimport Layer, Net, Samples, real
+from .tile cimport HAS_TILES
 
 cnp.import_array()
 
@@ -39,8 +41,10 @@ cdef enum:
     STACK_DOUBLES = 2048        # outputs of the hidden layers in a small predict
     PADDING = 64                # readable bytes after every buffer: one vector of any variant
 
-# One pass takes about 0.1 s at most on a core of 100 GFLOP/s: Ctrl-C waits for its end.
-cdef double MOST_FLOPS = 12e9
+# Ctrl-C waits for the end of a pass: about 0.1 s on a core of 100 GFLOP/s in float32. A batch
+# that takes longer is cut into passes of a quarter of that, which leaves a margin to slow cores.
+cdef double ONE_PASS_FLOPS = 12e9
+cdef double MANY_PASSES_FLOPS = 3e9
 # Below some 20 us of work, releasing and taking the GIL costs more than it gives.
 cdef double GIL_FLOPS = 1e6
 # Between two looks at the clock.
@@ -307,8 +311,12 @@ cdef class Plan:
     cdef int prepare(self, Py_ssize_t batch_size) except -1:
         """A workspace for batches of this size; kept from call to call while it is enough."""
         cdef Net* net = &self.net
-        cdef Py_ssize_t most = min(MOST_ROWS, max(1, <Py_ssize_t>(MOST_FLOPS / flops_per_row(net))))
-        cdef Py_ssize_t rows = min(batch_size, most)
+        cdef double row = flops_per_row(net) * self.item / sizeof(float)
+        cdef Py_ssize_t rows = min(batch_size, MOST_ROWS)
+        if batch_size * row > ONE_PASS_FLOPS:
+            rows = max(1, min(rows, <Py_ssize_t>(MANY_PASSES_FLOPS / row)))
+        if not HAS_TILES:
+            load_blas()
         if self.work.rows < rows:
             self.release_workspace()
             self.work.inputs = self.buffer(rows * net.n_in)
@@ -388,6 +396,8 @@ cdef class Plan:
         cdef real* y
         cdef bint finite
         cdef Status status = PAUSED
+        if not HAS_TILES:
+            load_blas()
         if n * flops_per_row(net) < GIL_FLOPS:
             finite = all_finite_values(x, n * net.n_in)
         else:

@@ -5,6 +5,7 @@ Paths, by size:
 * One row (online learning, single predictions): every weight is streamed once for each pass,
   and rows of W whose input is zero are skipped. One output column or one input column turns a
   product into the same vector operations.
+* BLAS where the compiler has no tiles.
 * Register tiles over panels of two vectors. A panel of W is read where it lies while W fits
   into the second cache; a larger W is copied, block by block, into panels that do.
 
@@ -17,9 +18,10 @@ vector; see `Workspace`.
 from libc.string cimport memcpy, memset
 
 from .activations cimport RELU, activate, multiply_by_derivative
+from .blas cimport gemm
 from .records cimport Layer, real
 from .tile cimport (
-    TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer, combine_listed,
+    HAS_TILES, TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer, combine_listed,
     panel_width, rows_dot, tile, tile_end, transpose,
 )
 
@@ -145,6 +147,7 @@ cdef inline void forward(
     cdef const real* bias = parameters + layer.bias
     cdef Py_ssize_t i, j = 0
     cdef tile_end end
+    end.kind, end.cut = TILE_FORWARD, activation == RELU
     if n == 1:
         memcpy(A, bias, n_out * sizeof(real))
         combine_rows(n_in, n_out, X, W, 1, A)
@@ -152,8 +155,11 @@ cdef inline void forward(
         rows_dot(n, NULL, n_in, X, W, A)
         for i in range(n):
             A[i] += bias[0]
+    elif not HAS_TILES:
+        for i in range(n):
+            memcpy(A + i * n_out, bias, n_out * sizeof(real))
+        gemm[real](False, False, n, n_out, n_in, 1, X, W, 1, A)
     else:
-        end.kind, end.cut = TILE_FORWARD, activation == RELU
         if is_large(layer, sizeof(real)):
             forward_in_panels(layer, W, bias, end.cut, X, n, A, scratch)
         else:
@@ -283,6 +289,7 @@ cdef inline void backward(
     cdef real* gradient = target + layer.weight
     cdef real* bias = target + layer.bias
     cdef Py_ssize_t i, j
+    cdef bint gated = activation == RELU and layer.n_in > 1
     if n == 1:
         backward_one_row(layer, activation, W, X, D, D_in, alpha, beta, gradient)
     elif layer.n_out == 1:
@@ -292,9 +299,14 @@ cdef inline void backward(
             rows_dot(n, NULL, layer.n_out, D, W, D_in)
         scale(beta, gradient, layer.n_out)
         combine_rows(n, layer.n_out, X, D, alpha, gradient)
+    elif not HAS_TILES:
+        gated = False
+        if D_in != NULL:
+            gemm[real](False, True, n, layer.n_in, layer.n_out, 1, D, W, 0, D_in)
+        gemm[real](True, False, layer.n_in, layer.n_out, n, alpha, X, D, beta, gradient)
     else:
         backward_tiles(layer, activation, W, X, D, n, D_in, alpha, beta, gradient, scratch)
-    if D_in != NULL and (activation != RELU or layer.n_in == 1):
+    if D_in != NULL and not gated:
         multiply_by_derivative(activation, X, D_in, n, layer.n_in)
     scale(beta, bias, layer.n_out)
     for i in range(n):

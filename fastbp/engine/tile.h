@@ -11,6 +11,17 @@
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif
+
+#if !defined(__GNUC__) && !defined(FASTBP_PORTABLE)
+#define FASTBP_PORTABLE
+#endif
+
+#if defined(FASTBP_PORTABLE)    /* plain C: a vector of one element, and products left to BLAS */
+#define HAS_TILES 0
+#define TILE_ROWS 6
+#define VECTOR_LANES(real) 1L
+#else
+#define HAS_TILES 1
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #define TILE_ROWS 8             /* 8 x 2 sums of 32 registers */
@@ -23,6 +34,14 @@
 #else
 #define VECTOR_BYTES 16
 #define TILE_ROWS 6
+#endif
+#define VECTOR_LANES(real) ((long)(VECTOR_BYTES / sizeof(real)))
+#endif
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
 #endif
 
 /* What becomes of a tile's sums. */
@@ -47,7 +66,8 @@ struct tile_end {
 #define REAL float
 #define NAME(x) JOIN(x, _f32)
 #define INTEGER int
-#if defined(__AVX512F__)
+#if defined(FASTBP_PORTABLE)
+#elif defined(__AVX512F__)
 #define MASKED_LOAD(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p))
 #define MASKED_STORE(p, n, v) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1), (v))
 #elif defined(__AVX2__)
@@ -66,7 +86,8 @@ struct tile_end {
 #define REAL double
 #define NAME(x) JOIN(x, _f64)
 #define INTEGER long long
-#if defined(__AVX512F__)
+#if defined(FASTBP_PORTABLE)
+#elif defined(__AVX512F__)
 #define MASKED_LOAD(p, n) _mm512_maskz_loadu_pd((__mmask8)((1u << (n)) - 1), (p))
 #define MASKED_STORE(p, n, v) _mm512_mask_storeu_pd((p), (__mmask8)((1u << (n)) - 1), (v))
 #elif defined(__AVX2__)

@@ -3,12 +3,15 @@ from .records cimport real
 
 cdef extern from "tile.h" nogil:
     enum:
+        HAS_TILES
         TILE_ROWS
-        VECTOR_BYTES
         TILE_FORWARD
         TILE_GATED
         TILE_PLAIN
         TILE_UPDATE
+
+    long VECTOR_LANES_f32 "VECTOR_LANES(float)"
+    long VECTOR_LANES_f64 "VECTOR_LANES(double)"
 
     cdef struct tile_end:
         int kind
@@ -40,7 +43,7 @@ cdef extern from "tile.h" nogil:
 
 cdef inline Py_ssize_t panel_width(size_t item) noexcept nogil:
     """Columns of one tile, two vectors, for elements of this size."""
-    return 2 * VECTOR_BYTES // item
+    return 2 * (VECTOR_LANES_f32 if item == sizeof(float) else VECTOR_LANES_f64)
 
 
 cdef inline void tile(

@@ -1,9 +1,18 @@
 /* The tile for one type, REAL. Included by tile.h alone, for float and for double. */
 
-#define LANES ((long)(VECTOR_BYTES / sizeof(REAL)))
+#define LANES VECTOR_LANES(REAL)
 #define VECTOR NAME(vector)
-#define INLINE static inline __attribute__((always_inline))
 
+#if defined(FASTBP_PORTABLE)
+typedef REAL VECTOR;
+
+INLINE VECTOR NAME(load)(const REAL *p) { return *p; }
+INLINE void NAME(store)(REAL *p, VECTOR v) { *p = v; }
+INLINE VECTOR NAME(load_part)(const REAL *p, long n) { return n > 0 ? *p : 0; }
+INLINE void NAME(store_part)(REAL *p, long n, VECTOR v) { if (n > 0) *p = v; }
+INLINE VECTOR NAME(where_positive)(VECTOR condition, VECTOR v) { return condition <= 0 ? 0 : v; }
+INLINE REAL NAME(total)(VECTOR v) { return v; }
+#else
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL NAME(unaligned)
     __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
@@ -24,11 +33,6 @@ INLINE VECTOR NAME(load_part)(const REAL *p, long n)
 #endif
 }
 
-INLINE VECTOR NAME(load_width)(const REAL *p, long n, int partial)
-{
-    return partial ? NAME(load_part)(p, n) : NAME(load)(p);
-}
-
 INLINE void NAME(store_part)(REAL *p, long n, VECTOR v)
 {
 #ifdef MASKED_STORE
@@ -38,11 +42,44 @@ INLINE void NAME(store_part)(REAL *p, long n, VECTOR v)
 #endif
 }
 
+/* v where the condition is above zero or NaN, so that a diverged network does not look healthy. */
 INLINE VECTOR NAME(where_positive)(VECTOR condition, VECTOR v)
 {
-    /* what is not below or equal zero passes, NaN too */
-    NAME(mask) zero = condition <= 0;
+    const NAME(mask) zero = condition <= 0;
     return (VECTOR)((NAME(mask))v & ~zero);
+}
+
+/* Lane i of the result is lane from[i] of a, b side by side; `from` is a constant. */
+INLINE VECTOR NAME(shuffle)(VECTOR a, VECTOR b, NAME(mask) from)
+{
+#if defined(__clang__)
+    VECTOR result;
+#pragma GCC unroll 16
+    for (long i = 0; i < LANES; i++)
+        result[i] = from[i] < LANES ? a[from[i]] : b[from[i] - LANES];
+    return result;
+#else
+    return __builtin_shuffle(a, b, from);
+#endif
+}
+
+INLINE REAL NAME(total)(VECTOR v)
+{
+#pragma GCC unroll 4
+    for (long s = LANES / 2; s > 0; s /= 2) {
+        NAME(mask) from;
+#pragma GCC unroll 16
+        for (long i = 0; i < LANES; i++)
+            from[i] = i ^ s;
+        v += NAME(shuffle)(v, v, from);
+    }
+    return v[0];
+}
+#endif
+
+INLINE VECTOR NAME(load_width)(const REAL *p, long n, int partial)
+{
+    return partial ? NAME(load_part)(p, n) : NAME(load)(p);
 }
 
 /* C (rows x width) := end(A B), width <= vectors * LANES.
@@ -126,14 +163,6 @@ static inline void NAME(tile)(
 #undef CASE
 }
 
-INLINE REAL NAME(total)(VECTOR v)
-{
-    REAL sum = 0;
-    for (long i = 0; i < LANES; i++)
-        sum += v[i];
-    return sum;
-}
-
 /* y[i] := sum_k A[i, k] x[k] for row-major A, for the `count` rows i in `rows` (NULL: the first),
    four at a time. */
 static inline void NAME(rows_dot)(
@@ -143,12 +172,13 @@ static inline void NAME(rows_dot)(
     for (long start = 0; start < count; start += 4) {
         long row[4];
         const REAL *a[4];
-        VECTOR sum[4] = {{0}};
+        VECTOR sum[4];
 #pragma GCC unroll 4
         for (int r = 0; r < 4; r++) {
             const long at = start + r < count ? start + r : start;
             row[r] = rows ? rows[at] : at;
             a[r] = A + row[r] * depth;
+            sum[r] = (VECTOR){0};
         }
         for (long k = 0; k < whole; k += LANES) {
             const VECTOR b = NAME(load)(x + k);
@@ -267,16 +297,18 @@ static inline void NAME(add_outer)(
     }
 }
 
-/* panel[k, c] := A[c, k] for c < rows <= 2 * LANES and k < depth, row-major, rows of the panel
-   2 * LANES wide; what a shorter panel leaves over is unspecified but readable. */
-static inline void NAME(transpose)(long rows, long depth, const REAL *A, long a_row, REAL *panel)
+/* panel[k, c] := A[c, k] for c < rows <= 2 * LANES and k < depth; A with rows of a_row, rows of
+   the panel 2 * LANES wide. Columns of the panel beyond `rows` repeat the last one. */
+static inline void NAME(transpose)(
+    long rows, long depth, const REAL *A, long a_row, REAL *panel)
 {
-    for (long c = 0; c < 2 * LANES && c < rows; c += LANES)
+    for (long c = 0; c < rows; c += LANES)
         for (long k = 0; k < depth; k += LANES) {
-            VECTOR v[VECTOR_BYTES / sizeof(REAL)];
+            VECTOR v[VECTOR_LANES(REAL)];
 #pragma GCC unroll 16
             for (long i = 0; i < LANES; i++)
                 v[i] = NAME(load)(A + (c + i < rows ? c + i : rows - 1) * a_row + k);
+#if !defined(FASTBP_PORTABLE)
             /* log2(LANES) rounds; each swaps the off-diagonal blocks of half the size */
 #pragma GCC unroll 4
             for (long s = LANES / 2; s > 0; s /= 2) {
@@ -289,11 +321,12 @@ static inline void NAME(transpose)(long rows, long depth, const REAL *A, long a_
 #pragma GCC unroll 16
                 for (long i = 0; i < LANES; i++)
                     if (!(i & s)) {
-                        VECTOR a = v[i], b = v[i + s];
-                        v[i] = __builtin_shuffle(a, b, low);
-                        v[i + s] = __builtin_shuffle(a, b, high);
+                        const VECTOR a = v[i], b = v[i + s];
+                        v[i] = NAME(shuffle)(a, b, low);
+                        v[i + s] = NAME(shuffle)(a, b, high);
                     }
             }
+#endif
 #pragma GCC unroll 16
             for (long i = 0; i < LANES; i++)
                 if (k + i < depth)
@@ -303,4 +336,3 @@ static inline void NAME(transpose)(long rows, long depth, const REAL *A, long a_
 
 #undef LANES
 #undef VECTOR
-#undef INLINE

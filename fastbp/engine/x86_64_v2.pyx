@@ -1,0 +1,2 @@
+"""The engine for SSE4.2."""
+include "engine.pyx"

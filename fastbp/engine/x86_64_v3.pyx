@@ -1,0 +1,2 @@
+"""The engine for AVX2 and FMA."""
+include "engine.pyx"

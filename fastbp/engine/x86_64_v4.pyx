@@ -1,0 +1,2 @@
+"""The engine for AVX-512."""
+include "engine.pyx"
