@@ -17,6 +17,9 @@ from setuptools import Extension, setup
 debug = os.environ.get("FASTBP_DEBUG", "0") != "0"
 warnings_are_errors = os.environ.get("FASTBP_WERROR", "0") != "0"
 
+# What is built with other flags lies elsewhere, so that it never passes for the usual build.
+build = "build/debug" if debug else "build/strict" if warnings_are_errors else "build"
+
 # The engine is compiled once for each instruction set; fastbp/_dispatch.py picks one at import.
 VARIANTS = {
     "x86_64": {
@@ -67,7 +70,7 @@ if gnu:
 setup(
     ext_modules=cythonize(
         extensions,
-        build_dir="build/cython",
+        build_dir=f"{build}/cython",
         nthreads=os.cpu_count() or 1,
         compiler_directives={
             "language_level": 3,
@@ -79,5 +82,8 @@ setup(
     ),
     # `python -m fastbp` in the root of a clone imports the sources there, so that the compiled
     # modules must lie beside them after a plain `pip install .` too.
-    options={"build_ext": {"inplace": True, "parallel": os.cpu_count() or 1}},
+    options={
+        "build": {"build_base": build},
+        "build_ext": {"inplace": True, "parallel": os.cpu_count() or 1},
+    },
 )

@@ -77,7 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--batch-size", type=int, default=8)
     command.add_argument("--learning-rate", type=float, default=0.2)
     command.add_argument("--seed", type=int, default=0)
+    commands.add_parser("config", help="print what runs here")
     options = parser.parse_args(arguments)
+    if options.command == "config":
+        fastbp.show_config()
+        return 0
     try:
         train(options)
     except (TypeError, ValueError, FloatingPointError) as error:

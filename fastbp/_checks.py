@@ -14,11 +14,11 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp._dispatch import engine
+from fastbp._dispatch import engine, usable_cores
 
 __all__ = [
     "choice", "count", "dtype", "features", "flag", "non_negative", "optional", "output",
-    "positive", "targets",
+    "positive", "targets", "threads",
 ]
 
 T = TypeVar("T")
@@ -43,6 +43,11 @@ def count(name: str, value: object) -> int:
     if not 0 < number <= LARGEST_WIDTH:
         raise ValueError(f"{name} must be an integer from 1 to {LARGEST_WIDTH}, got {number}")
     return number
+
+
+def threads(value: object) -> int:
+    """Return a number of threads, no larger than the cores this process may run on."""
+    return min(count("n_threads", value), usable_cores())
 
 
 def positive(name: str, value: object) -> float:
@@ -101,18 +106,20 @@ def choice(name: str, value: object, valid: Iterable[str]) -> str:
 def dtype(value: object) -> np.dtype[Any]:
     """Return float32 or float64 as a native dtype."""
     try:
-        result = np.dtype(value) if value is not None else None  # type: ignore[call-overload]
+        # None would be float64 for NumPy
+        name = np.dtype(value).name if value is not None else ""  # type: ignore[call-overload]
     except TypeError:
-        result = None
-    if result is None or result.name not in DTYPES:
+        name = ""
+    if name not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {value!r}")
-    return np.dtype(result.name)
+    native: np.dtype[Any] = np.dtype(name)
+    return native
 
 
 def _array(name: str, value: ArrayLike) -> NDArray[Any]:
     """Any real array-like as an ndarray, not copied where that is possible."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise TypeError(f"{name} has masked values; fill them first, for example with {name}.filled")
+        raise TypeError(f"{name} has masked values; fill them first, with its method filled")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, OverflowError) as error:

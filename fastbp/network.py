@@ -209,7 +209,9 @@ class Network:
 
     # --- what it computes -------------------------------------------------------------------
 
-    def predict(self, X: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def predict(
+        self, X: ArrayLike, *, out: NDArray[Any] | None = None, n_threads: int = 1
+    ) -> NDArray[Any]:
         """Compute the network's outputs.
 
         Parameters
@@ -217,6 +219,9 @@ class Network:
         X : array_like of shape (n, n_inputs) or (n_inputs,)
         out : ndarray of shape (n, n_outputs) or (n_outputs,), optional
             Where to write them, in the network's dtype; may be strided, not overlapping X.
+        n_threads : int
+            How many threads may work on it. What is too small to gain stays on one, and the
+            result has the same bits for any number.
 
         Returns
         -------
@@ -226,26 +231,30 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If X or `out` is not as above, or X is not finite.
+            If an argument is not as above, or X is not finite.
         """
-        result = self._plan.predict(X, out)
+        if n_threads != 1:
+            n_threads = _checks.threads(n_threads)
+        result = self._plan.predict(X, out, n_threads)
         if result is None:  # an array that wants a closer look, or a copy
-            result = self._predict_converted(X, out)
+            result = self._predict_converted(X, out, n_threads)
         return result
 
-    def _predict_converted(self, X: ArrayLike, out: NDArray[Any] | None) -> NDArray[Any]:
+    def _predict_converted(
+        self, X: ArrayLike, out: NDArray[Any] | None, n_threads: int
+    ) -> NDArray[Any]:
         rows, single = _checks.features(X, self._n_inputs, self._dtype)
         shape = (self.n_outputs,) if single else (len(rows), self.n_outputs)
         if out is not None:
             _checks.output(out, shape, self._dtype, [np.asarray(X), self._parameters])
-        result = self._plan.predict(rows[0] if single else rows)
+        result = self._plan.predict(rows[0] if single else rows, None, n_threads)
         assert result is not None
         if out is None:
             return result
         out[...] = result
         return out
 
-    def evaluate(self, X: ArrayLike, y: ArrayLike) -> float:
+    def evaluate(self, X: ArrayLike, y: ArrayLike, *, n_threads: int = 1) -> float:
         """Compute the mean loss over all samples.
 
         Parameters
@@ -254,6 +263,8 @@ class Network:
         y : array_like
             Integer labels (n,) or probabilities (n, n_outputs) for "cross_entropy"; otherwise
             (n, n_outputs), or (n,) where there is one output.
+        n_threads : int
+            As for `predict`.
 
         Returns
         -------
@@ -262,17 +273,22 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If X or y is not as above, or not finite.
+            If an argument is not as above, or X or y is not finite.
         """
-        return self._plan.loss_and_gradient(*self._samples(X, y))
+        n_threads = _checks.threads(n_threads)
+        return self._plan.loss_and_gradient(*self._samples(X, y), None, n_threads)
 
-    def loss_and_gradient(self, X: ArrayLike, y: ArrayLike) -> tuple[float, NDArray[Any]]:
+    def loss_and_gradient(
+        self, X: ArrayLike, y: ArrayLike, *, n_threads: int = 1
+    ) -> tuple[float, NDArray[Any]]:
         """Compute the mean loss over all samples and its gradient by the parameters.
 
         Parameters
         ----------
         X, y : array_like
             As for `evaluate`.
+        n_threads : int
+            As for `predict`.
 
         Returns
         -------
@@ -285,9 +301,10 @@ class Network:
         TypeError, ValueError
             As for `evaluate`.
         """
+        n_threads = _checks.threads(n_threads)
         samples = self._samples(X, y)
         gradient = np.empty_like(self._parameters)
-        loss = self._plan.loss_and_gradient(*samples, gradient)
+        loss = self._plan.loss_and_gradient(*samples, gradient, n_threads)
         return loss, gradient
 
     def check_gradient(
@@ -386,6 +403,7 @@ class Network:
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         callbacks: Iterable[Callback] = (),
         tol: float | None = None,
+        n_threads: int = 1,
     ) -> training.History:
         """Train for a number of epochs. Calling it again continues.
 
@@ -408,6 +426,9 @@ class Network:
         tol : float, optional
             End the training when the loss has not fallen by at least this much below its best
             for ten epochs in a row.
+        n_threads : int
+            How many threads may work on a step; they last as long as an epoch. Steps too small
+            to gain stay on one, and the result has the same bits for any number.
 
         Returns
         -------
@@ -437,6 +458,7 @@ class Network:
             validation=self._validation(validation_data),
             callbacks=training.checked_callbacks(callbacks),
             tol=_checks.optional(_checks.non_negative, "tol", tol),
+            n_threads=_checks.threads(n_threads),
         )
 
     # --- the way in -------------------------------------------------------------------------
@@ -458,10 +480,10 @@ class Network:
         expected = _checks.targets(
             y, self._loss.name, len(rows), self.n_outputs, dtype, name=prefix + "y", single=single
         )
-        return tuple(
-            array.copy() if np.may_share_memory(array, self._parameters) else array
-            for array in (rows, expected)
-        )
+        return self._apart(rows), self._apart(expected)
+
+    def _apart(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.copy() if np.may_share_memory(array, self._parameters) else array
 
     def _validation(
         self, data: tuple[ArrayLike, ArrayLike] | None

@@ -71,6 +71,7 @@ def train(
     validation: tuple[NDArray[Any], NDArray[Any]] | None,
     callbacks: tuple[Callback, ...],
     tol: float | None,
+    n_threads: int,
 ) -> History:
     """Run the epochs, each one call into the engine, on arguments already checked.
 
@@ -87,7 +88,8 @@ def train(
         for epoch in range(1, epochs + 1):
             order = rng.permutation(len(X)) if shuffle else None
             started = time.perf_counter()
-            loss, steps = plan.epoch(X, y, order, batch_size, network.optimizer.learning_rate)
+            rate = network.optimizer.learning_rate
+            loss, steps = plan.epoch(X, y, order, batch_size, rate, n_threads)
             seconds = time.perf_counter() - started
             if not (math.isfinite(loss) and engine.all_finite(parameters)):
                 parameters[...] = last_good
@@ -99,7 +101,9 @@ def train(
             history.loss.append(loss)
             history.seconds.append(seconds)
             if validation is not None:
-                history.validation_loss.append(plan.loss_and_gradient(*validation))
+                history.validation_loss.append(
+                    plan.loss_and_gradient(*validation, None, n_threads)
+                )
             # every callback hears of the epoch, whatever another one answers
             if any([callback.on_epoch_end(network, history) for callback in callbacks]):
                 break

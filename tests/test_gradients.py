@@ -46,16 +46,20 @@ def relu_layer_off_its_kinks(A, n_out, rng):
     samples, n_in = A.shape
     weight = rng.normal(size=(n_in, n_out)) / np.sqrt(n_in)
     bias = np.empty(n_out)
-    for unit in range(n_out):
-        products = A @ weight[:, unit]
-        if samples == 1:
-            bias[unit] = rng.choice([0.5, -0.5]) - products[0]
-            continue
-        while not (gaps := np.flatnonzero(np.diff(np.sort(products)) > 0.01)).size:
-            weight[:, unit] = rng.normal(size=n_in) / np.sqrt(n_in)
-            products = A @ weight[:, unit]
-        gap = gaps[np.abs(gaps - samples // 2).argmin()]
-        bias[unit] = -np.sort(products)[gap : gap + 2].mean()
+    if samples == 1:
+        bias = rng.choice([0.5, -0.5], size=n_out) - A[0] @ weight
+    else:
+        scale = (A @ weight).std(axis=0).mean()  # products spread by about 1, and gaps are wide
+        weight /= scale
+        for unit in range(n_out):
+            while True:
+                products = np.sort(A @ weight[:, unit])
+                gaps = np.flatnonzero(np.diff(products) > 0.01)
+                if gaps.size:
+                    break
+                weight[:, unit] = rng.normal(size=n_in) / np.sqrt(n_in) / scale
+            gap = gaps[np.abs(gaps - samples // 2).argmin()]
+            bias[unit] = -(products[gap] + products[gap + 1]) / 2
     if A[0] @ weight[:, 0] + bias[0] < 0:
         weight[:, 0] *= -1
         bias[0] *= -1
@@ -63,25 +67,48 @@ def relu_layer_off_its_kinks(A, n_out, rng):
 
 
 def random_problem(widths, hidden, output, loss, batch):
-    """A network away from ReLU's kinks, inputs, and every form of target its loss takes.
+    """A network, inputs and every form of target its loss takes, conditioned well.
+
+    Where rounding the parameters to float32 moves the gradient by 1e-6 of itself, which is what
+    a sum does that cancels to a hundredth of its terms, no float32 arithmetic can be held to
+    1e-5. Layers of one unit make such sums, and such a problem is drawn again.
+    """
+    for seed in itertools.count():
+        rng = np.random.default_rng([seed, batch, *widths])
+        reference, X, targets = draw_problem(rng, widths, hidden, output, loss, batch)
+        rounded = reference.rounded(np.float32)
+        exact = [reference.gradient(X, y) for y in targets]
+        if all(
+            relative_error(rounded.gradient(X, y), gradient) < 1e-6
+            for y, gradient in zip(targets, exact, strict=True)
+            if gradient.any()
+        ):
+            return reference, X, targets
+
+
+def draw_problem(rng, widths, hidden, output, loss, batch):
+    """The outputs of the last layer are kept small enough for the reference's formulas.
 
     Logarithms behind outputs that are no probabilities would meet the clip at random, so there
-    the last layer is scaled to outputs within 0.5 +- 0.3 before the activation, which keeps
-    them within (0.1, 0.9) after it. test_clipped_predictions has the other side.
+    they are within 0.5 +- 0.3 before the activation, which keeps them within (0.1, 0.9) after
+    it. test_clipped_predictions has the other side.
     """
-    rng = np.random.default_rng([batch, *widths])
     X = rng.normal(size=(batch, widths[0])) + 0.5
+    if widths[0] > 3:
+        X[rng.random(X.shape) < 0.3] = 0  # as sparse as some data
+    probabilities = loss == "squared_error" or output in ("sigmoid", "softmax")
     activations = [hidden] * (len(widths) - 2) + [output]
     weights, biases, A = [], [], X
     for layer, activation in enumerate(activations):
         n_in, n_out = widths[layer : layer + 2]
+        last = layer == len(activations) - 1
         weight = rng.normal(size=(n_in, n_out)) / np.sqrt(n_in)
         bias = rng.normal(size=n_out) / 2
-        last = layer == len(activations) - 1
         if activation == "sigmoid" and not last:
             weight *= 4  # its slope is 1/4 at most: signals and gradients would fade away
-        if last and loss != "squared_error" and output in ("identity", "tanh", "relu"):
-            weight *= min(1, 0.3 / np.abs(A @ weight).max())
+        if last:
+            weight *= min(1, (4 if probabilities else 0.3) / np.abs(A @ weight).max())
+        if last and not probabilities:
             bias = np.full(n_out, 0.5)
         elif activation == "relu":
             weight, bias = relu_layer_off_its_kinks(A, n_out, rng)
@@ -98,7 +125,7 @@ def random_problem(widths, hidden, output, loss, batch):
         near_zero = np.clip(rng.uniform(-0.2, 0.2, size=A.shape), 0, 1)  # and half of them at it
         targets = [np.where(A > 0.5, near_zero, 1 - near_zero)]
     else:
-        targets = [A + 1 + rng.normal(size=A.shape)]
+        targets = [A + rng.uniform(0.5, 1.5, size=A.shape) * rng.choice([-1, 1, 1], size=A.shape)]
     if n_outputs == 1 and loss != "cross_entropy":
         targets.append(targets[0][:, 0])
     return ReferenceNetwork(weights, biases, activations, loss), X, targets
@@ -394,6 +421,25 @@ def test_every_activation_in_one_network_and_many_rows(loss, dtype, record_error
 
     net.optimizer = SGD(2.0**12)
     net.fit(X, y, batch_size=None)
+    step = (reference.flat - net.parameters) / 2**12
+    error = relative_error(step, expected)
+    assert record_error(f"through the update, {dtype}", error) <= TOLERANCE[dtype]
+
+
+@every_dtype
+@pytest.mark.parametrize("hidden", ["relu", "tanh"])
+@pytest.mark.parametrize("batch", [1, 7, 64, 130])
+def test_wide_layers(batch, hidden, dtype, record_error):
+    """A weight of half a million parameters: more than the caches next to a core hold."""
+    problem = random_problem([33, 1025, 513, 3], hidden, "softmax", "cross_entropy", batch)
+    reference, X, y = in_dtype(dtype, *problem[:2], problem[2][0])
+    expected = reference.gradient(X, y)
+    net = fastbp_twin(reference, dtype, optimizer=SGD(2.0**12))
+    assert relative_error(net.predict(X), reference.predict(X)) <= TOLERANCE[dtype]
+    _, gradient = net.loss_and_gradient(X, y)
+    error = relative_error(gradient, expected)
+    assert record_error(f"reference, {dtype}", error) <= TOLERANCE[dtype]
+    net.train_step(X, y)
     step = (reference.flat - net.parameters) / 2**12
     error = relative_error(step, expected)
     assert record_error(f"through the update, {dtype}", error) <= TOLERANCE[dtype]

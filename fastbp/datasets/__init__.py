@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,5 @@ def load_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     Alpaydin, Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning
     Repository, 1998, https://doi.org/10.24432/C50P49, test set; licence CC BY 4.0.
     """
-    with resources.files(__name__).joinpath("digits.npz").open("rb") as file:
-        data = np.load(file, allow_pickle=False)
+    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as data:
         return data["X"].astype(np.float32), data["y"].astype(np.int64)

@@ -1,1 +1,1 @@
-"""The compiled core. Nothing here imports the rest of fastbp; only ``fastbp._dispatch`` comes in."""
+"""The compiled core: imports nothing of the rest; only ``fastbp._dispatch`` comes in."""

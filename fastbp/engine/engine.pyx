@@ -15,9 +15,12 @@ from . cimport activations, losses
 from .blas cimport load_blas
 from .clock cimport milliseconds, out_of_patience
 from .optimizers cimport sgd
-from .passes cimport Workspace, forward_pass, gather, gradient_pass, loss_pass, scratch_size
-from .products cimport forward
+from .passes cimport (
+    Workspace, forward_pass, gather, gradient_pass, scratch_size, shared_loss_pass,
+)
+from .products cimport DEEP_ROWS, LARGE_WEIGHT, forward
 from .records cimport Layer, Net, Samples, real
+from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES
 
 cnp.import_array()
@@ -36,6 +39,13 @@ LOSSES = {
     "cross_entropy": losses.CROSS_ENTROPY,
 }
 
+# Where one path takes over from another, for who wants to see.
+CROSSOVERS = {
+    "rows on the one-row path": 1,
+    "bytes of a weight matrix before it is copied into panels": LARGE_WEIGHT,
+    "rows before panels are as deep as the matrix": DEEP_ROWS,
+}
+
 cdef enum:
     MOST_ROWS = 1024            # of one pass, so that its activations stay in a cache
     STACK_DOUBLES = 2048        # outputs of the hidden layers in a small predict
@@ -47,6 +57,11 @@ cdef double ONE_PASS_FLOPS = 12e9
 cdef double MANY_PASSES_FLOPS = 3e9
 # Below some 20 us of work, releasing and taking the GIL costs more than it gives.
 cdef double GIL_FLOPS = 1e6
+# Below this, the members of a team would wait for each other more than work.
+cdef double TEAM_FLOPS = 4e6
+CROSSOVERS["rows of one pass at most"] = MOST_ROWS
+CROSSOVERS["flops of a call before it releases the GIL"] = int(GIL_FLOPS)
+CROSSOVERS["flops of a step before threads share it"] = int(TEAM_FLOPS)
 # Between two looks at the clock.
 cdef double CLOCK_FLOPS = 2e6
 
@@ -90,8 +105,35 @@ cdef double flops_per_row(const Net* net) noexcept nogil:
     return 6.0 * net.n_parameters
 
 
+cdef Py_ssize_t rows_per_pass(const Net* net, Py_ssize_t n, Py_ssize_t item) noexcept nogil:
+    """How many of n rows one pass takes: of the network and n alone, as it decides on bits."""
+    cdef double row = flops_per_row(net) * item / sizeof(float)
+    if n * row > ONE_PASS_FLOPS:
+        return max(1, min(MOST_ROWS, <Py_ssize_t>(MANY_PASSES_FLOPS / row)))
+    return min(n, MOST_ROWS)
+
+
+cdef struct Sweep:
+    Py_ssize_t start            # rows done
+    double loss                 # their part of the mean loss
+
+
+cdef bint time_to_pause(
+    double since, double* flops, Workspace* work, const Member* member,
+) noexcept nogil:
+    """Look at the clock now and then; all members get the same answer."""
+    if flops[0] < CLOCK_FLOPS:
+        return False
+    flops[0] = 0
+    if is_first(member):
+        work.pause = out_of_patience(since)
+    barrier(member)
+    return work.pause
+
+
 cdef Status advance(
-    const Net* net, real* parameters, const Samples* samples, Epoch* epoch, Workspace* work,
+    const Net* net, real* parameters, const Samples* samples, Epoch* shared, Workspace* work,
+    const Member* member,
 ) noexcept nogil:
     """Train on until the epoch ends, the loss is not finite, or it is time to pause.
 
@@ -99,9 +141,11 @@ cdef Status advance(
     several passes first, so that a pause can fall between them and nothing is half updated.
     """
     cdef double since = milliseconds(), flops = 0
+    cdef Epoch epoch = shared[0]        # every member counts for itself, with the same result
+    cdef Status status = DONE
     cdef real* target
     cdef real alpha, beta
-    cdef Py_ssize_t size, n
+    cdef Py_ssize_t size, n, first
     while epoch.start < samples.n:
         size = min(epoch.batch_size, samples.n - epoch.start)
         n = min(work.rows, size - epoch.done)
@@ -111,81 +155,174 @@ cdef Status advance(
             target, alpha, beta = <real*>work.gradient, 1, 0 if epoch.done == 0 else 1
         epoch.batch_loss += gradient_pass(
             net, parameters, samples, epoch.start + epoch.done, n, 1.0 / size,
-            alpha, beta, target, work)
+            alpha, beta, target, work, member)
         if not isfinite(epoch.batch_loss):
-            return NOT_FINITE
+            status = NOT_FINITE
+            break
         epoch.done += n
         if epoch.done == size:
             if n < size:
-                sgd(parameters, target, net.n_parameters, <real>epoch.rate)
+                first = share(member, 0, net.n_parameters, 1)
+                sgd(parameters + first, target + first,
+                    share(member, 1, net.n_parameters, 1) - first, <real>epoch.rate)
+                barrier(member)
             epoch.loss += epoch.batch_loss * size
             epoch.start += size
             epoch.steps += 1
             epoch.batch_loss = epoch.done = 0
         flops += n * flops_per_row(net)
-        if flops > CLOCK_FLOPS:
-            flops = 0
-            if out_of_patience(since):
-                return PAUSED
-    return DONE
-
-
-cdef struct Sweep:
-    Py_ssize_t start            # rows done
-    double loss                 # their part of the mean loss
+        if time_to_pause(since, &flops, work, member):
+            status = PAUSED
+            break
+    barrier(member)
+    if is_first(member):
+        shared[0] = epoch
+    return status
 
 
 cdef Status sweep_gradient(
-    const Net* net, const real* parameters, const Samples* samples, Sweep* sweep,
-    real* gradient, Workspace* work,
+    const Net* net, const real* parameters, const Samples* samples, Sweep* shared,
+    real* gradient, Workspace* work, const Member* member,
 ) noexcept nogil:
     """The mean loss over all rows and, unless `gradient` is NULL, its gradient."""
-    cdef double since = milliseconds(), scale = 1.0 / samples.n
+    cdef double since = milliseconds(), flops = 0, scale = 1.0 / samples.n
+    cdef Sweep sweep = shared[0]
+    cdef Status status = DONE
     cdef const real* X
     cdef Py_ssize_t n
     while sweep.start < samples.n:
         n = min(work.rows, samples.n - sweep.start)
         if gradient == NULL:
-            X = gather(net, parameters, samples, sweep.start, n, work)
-            forward_pass(net, parameters, X, n, work)
-            sweep.loss += loss_pass(net, parameters, samples, sweep.start, n, scale, work)
+            X = gather(net, parameters, samples, sweep.start, n, work, member)
+            forward_pass(net, parameters, X, n, work, member)
+            sweep.loss += shared_loss_pass(net, parameters, samples, sweep.start, n, scale, work,
+                                           member)
         else:
             sweep.loss += gradient_pass(
                 net, parameters, samples, sweep.start, n, scale,
-                1, 0 if sweep.start == 0 else 1, gradient, work)
+                1, 0 if sweep.start == 0 else 1, gradient, work, member)
         sweep.start += n
-        if out_of_patience(since):
-            return PAUSED
-    return DONE
+        flops += n * flops_per_row(net)
+        if time_to_pause(since, &flops, work, member):
+            status = PAUSED
+            break
+    barrier(member)
+    if is_first(member):
+        shared[0] = sweep
+    return status
 
 
 cdef Status predict_rows(
     const Net* net, const real* parameters, const real* X, Py_ssize_t n, real* out,
-    Py_ssize_t* start, real* hidden, Py_ssize_t rows,
+    Py_ssize_t* done, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """Rows start .. n of the last layer's output, `rows` at a time.
-
-    hidden holds 2 x rows x widest outputs, and the products' scratch behind them.
-    """
-    cdef double since = milliseconds() if n > rows else 0
+    """Rows done .. n of the last layer's output. work.outputs holds 2 x rows x widest."""
+    cdef double since = milliseconds() if n > work.rows else 0, flops = 0
+    cdef real* scratch = <real*>work.scratch + member.part * work.scratch_size
+    cdef Py_ssize_t start = done[0], at, count
+    cdef Status status = DONE
     cdef const real* inputs
     cdef real* outputs
-    cdef real* scratch = hidden + 2 * rows * net.widest
-    cdef Py_ssize_t l, count
-    while start[0] < n:
-        count = min(rows, n - start[0])
-        inputs = X + start[0] * net.n_in
-        for l in range(net.depth):
-            outputs = hidden + (l % 2) * rows * net.widest
-            if l == net.depth - 1:
-                outputs = out + start[0] * net.n_out
-            forward(&net.layers[l], net.layers[l].activation, parameters,
-                    inputs, count, outputs, scratch)
+    while start < n:
+        count = min(work.rows, n - start)
+        inputs = X + start * net.n_in
+        for at in range(net.depth):
+            outputs = <real*>work.outputs + (at % 2) * work.rows * net.widest
+            if at == net.depth - 1:
+                outputs = out + start * net.n_out
+            forward(&net.layers[at], net.layers[at].activation, parameters,
+                    inputs, count, outputs, scratch, member)
             inputs = outputs
-        start[0] += count
-        if start[0] < n and out_of_patience(since):
-            return PAUSED
-    return DONE
+        start += count
+        flops += count * flops_per_row(net)
+        if start < n and time_to_pause(since, &flops, work, member):
+            status = PAUSED
+            break
+    if is_first(member):
+        done[0] = start
+    return status
+
+
+# --- the same by a team, for either type ----------------------------------------------------
+
+cdef struct Call:
+    const Net* net
+    void* parameters
+    bint single                 # float32, not float64
+    const Samples* samples
+    Workspace* work
+    Epoch* epoch                # of train_body
+    Sweep* sweep                # of sweep_body
+    void* gradient
+    const void* X               # of predict_body
+    Py_ssize_t n
+    void* out
+    Py_ssize_t* done
+    team members
+    Status status
+
+
+cdef void train_body(void* argument, int part) noexcept nogil:
+    cdef Call* call = <Call*>argument
+    cdef Member member = Member(&call.members, part)
+    cdef Status status
+    if call.single:
+        status = advance(call.net, <float*>call.parameters, call.samples, call.epoch, call.work,
+                         &member)
+    else:
+        status = advance(call.net, <double*>call.parameters, call.samples, call.epoch, call.work,
+                         &member)
+    if is_first(&member):
+        call.status = status
+
+
+cdef void sweep_body(void* argument, int part) noexcept nogil:
+    cdef Call* call = <Call*>argument
+    cdef Member member = Member(&call.members, part)
+    cdef Status status
+    if call.single:
+        status = sweep_gradient(call.net, <const float*>call.parameters, call.samples, call.sweep,
+                                <float*>call.gradient, call.work, &member)
+    else:
+        status = sweep_gradient(call.net, <const double*>call.parameters, call.samples,
+                                call.sweep, <double*>call.gradient, call.work, &member)
+    if is_first(&member):
+        call.status = status
+
+
+cdef void predict_body(void* argument, int part) noexcept nogil:
+    cdef Call* call = <Call*>argument
+    cdef Member member = Member(&call.members, part)
+    cdef Status status
+    if call.single:
+        status = predict_rows(call.net, <const float*>call.parameters, <const float*>call.X,
+                              call.n, <float*>call.out, call.done, call.work, &member)
+    else:
+        status = predict_rows(call.net, <const double*>call.parameters, <const double*>call.X,
+                              call.n, <double*>call.out, call.done, call.work, &member)
+    if is_first(&member):
+        call.status = status
+
+
+ctypedef void (*body_t)(void*, int) noexcept nogil
+
+
+cdef int run(Call* call, body_t body, int n_threads) except -1:
+    """Run a body to its end, without the GIL; between its pauses a pending Ctrl-C is raised."""
+    call.status = PAUSED
+    while call.status == PAUSED:
+        with nogil:
+            team_run(&call.members, n_threads, body, call)
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef int useful_threads(const Net* net, Py_ssize_t rows, int n_threads) noexcept:
+    """How many of the threads allowed are worth it for passes of this many rows."""
+    # BLAS has threads of its own, and its products do not stand being called side by side
+    if not HAS_TILES or rows * flops_per_row(net) < TEAM_FLOPS:
+        return 1
+    return min(n_threads, MOST_THREADS)
 
 
 # --- arrays ---------------------------------------------------------------------------------
@@ -254,6 +391,8 @@ cdef class Plan:
     """
     cdef Net net
     cdef Workspace work
+    cdef Py_ssize_t rows        # of a pass, and
+    cdef int threads            # members of a team that the workspace has room for
     cdef readonly cnp.ndarray parameters
     cdef void* theta
     cdef int type_number
@@ -263,7 +402,7 @@ cdef class Plan:
     def __cinit__(self, list layers not None, int loss, cnp.dtype dtype not None):
         cdef Net* net = &self.net
         cdef Layer* layer = NULL
-        cdef Py_ssize_t l
+        cdef Py_ssize_t at
         self.type_number = dtype.num
         self.item = dtype.itemsize
         if self.type_number not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64):
@@ -273,13 +412,13 @@ cdef class Plan:
         if net.layers == NULL:
             raise MemoryError
         net.loss = loss
-        for l in range(net.depth):
-            layer = &net.layers[l]
-            (layer.activation, layer.n_in, layer.n_out, layer.weight, layer.bias) = layers[l]
+        for at in range(net.depth):
+            layer = &net.layers[at]
+            (layer.activation, layer.n_in, layer.n_out, layer.weight, layer.bias) = layers[at]
             layer.output = net.n_outputs
             net.n_outputs += layer.n_out
             net.widest = max(net.widest, layer.n_out)
-            assert l == 0 or layer.n_in == net.layers[l - 1].n_out
+            assert at == 0 or layer.n_in == net.layers[at - 1].n_out
             net.n_parameters = max(net.n_parameters, layer.weight + layer.n_in * layer.n_out,
                                    layer.bias + layer.n_out)
         net.n_in = net.layers[0].n_in
@@ -300,6 +439,7 @@ cdef class Plan:
         free(self.work.one_hot)
         free(self.work.gradient)
         memset(&self.work, 0, sizeof(Workspace))
+        self.rows = self.threads = 0
 
     cdef void* buffer(self, Py_ssize_t n) except NULL:
         """Room for n elements, zeroed, and PADDING."""
@@ -308,25 +448,30 @@ cdef class Plan:
             raise MemoryError
         return memory
 
-    cdef int prepare(self, Py_ssize_t batch_size) except -1:
-        """A workspace for batches of this size; kept from call to call while it is enough."""
+    cdef int prepare(self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads) except -1:
+        """A workspace for passes of so many rows; kept from call to call while it is enough."""
         cdef Net* net = &self.net
-        cdef double row = flops_per_row(net) * self.item / sizeof(float)
-        cdef Py_ssize_t rows = min(batch_size, MOST_ROWS)
-        if batch_size * row > ONE_PASS_FLOPS:
-            rows = max(1, min(rows, <Py_ssize_t>(MANY_PASSES_FLOPS / row)))
         if not HAS_TILES:
             load_blas()
-        if self.work.rows < rows:
-            self.release_workspace()
-            self.work.inputs = self.buffer(rows * net.n_in)
-            self.work.outputs = self.buffer(rows * net.n_outputs)
-            self.work.delta = self.buffer(2 * rows * net.widest)
-            self.work.scratch = self.buffer(scratch_size(net, rows, self.item, True))
-            self.work.one_hot = self.buffer(net.n_out)
-            self.work.rows = rows
-        if batch_size > self.work.rows and self.work.gradient == NULL:
+        if self.rows < rows or self.threads < n_threads:
+            self.rows, self.threads = max(rows, self.rows), max(n_threads, self.threads)
+            self.allocate()
+        self.work.rows = rows
+        if batch_size > rows and self.work.gradient == NULL:
             self.work.gradient = self.buffer(net.n_parameters)
+        return 0
+
+    cdef int allocate(self) except -1:
+        cdef Net* net = &self.net
+        cdef Py_ssize_t rows = self.rows, threads = self.threads
+        self.release_workspace()
+        self.work.inputs = self.buffer(rows * net.n_in)
+        self.work.outputs = self.buffer(rows * net.n_outputs)
+        self.work.delta = self.buffer(2 * rows * net.widest)
+        self.work.scratch_size = scratch_size(net, rows, self.item, True)
+        self.work.scratch = self.buffer(self.work.scratch_size * threads)
+        self.work.one_hot = self.buffer(net.n_out)
+        self.rows, self.threads = rows, threads
         return 0
 
     cdef int describe(self, object X, object y, object order, Samples* samples) except -1:
@@ -347,113 +492,98 @@ cdef class Plan:
             assert sorted(order) == list(range(samples.n))
         return 0
 
-    cdef int enter(self) except -1:
-        """Training writes one workspace: one thread at a time (the GIL is held here)."""
-        if self.training:
-            raise RuntimeError("this network is in use by a training call of another thread")
-        self.training = True
-        return 0
-
-    def predict(self, X, out=None):
+    def predict(self, X, out=None, int n_threads=1):
         """The network's output for X, n x n_in or n_in; into `out` when it is given.
 
         Returns None, having done nothing, unless the arrays need no conversion and no closer
         look: exact, contiguous, finite, of the right shapes, and `out` clear of the input.
         """
-        cdef Py_ssize_t n = 1, last
+        cdef const Net* net = &self.net
+        cdef Py_ssize_t n = 1
         cdef cnp.npy_intp[2] shape
+        cdef int dimensions
+        cdef bint finite
         if not is_ready(X, self.type_number):
             return None
-        cdef int dimensions = cnp.PyArray_NDIM(X)
+        dimensions = cnp.PyArray_NDIM(X)
         if not 1 <= dimensions <= 2:
             return None
-        last = cnp.PyArray_DIM(X, dimensions - 1)
         if dimensions == 2:
             n = shape[0] = cnp.PyArray_DIM(X, 0)
-        if n == 0 or last != self.net.n_in:
+        if n == 0 or cnp.PyArray_DIM(X, dimensions - 1) != net.n_in:
             return None
-        shape[dimensions - 1] = self.net.n_out
+        shape[dimensions - 1] = net.n_out
         if out is not None:
             if not (is_ready(out, self.type_number) and cnp.PyArray_ISWRITEABLE(out)
                     and cnp.PyArray_NDIM(out) == dimensions
                     and cnp.PyArray_DIM(out, 0) == shape[0]
-                    and cnp.PyArray_DIM(out, dimensions - 1) == self.net.n_out
+                    and cnp.PyArray_DIM(out, dimensions - 1) == net.n_out
                     and not overlap(out, X) and not overlap(out, self.parameters)):
                 return None
-        if self.type_number == cnp.NPY_FLOAT32:
-            return self.predict_typed[float](<float*>self.theta, X, n, out, dimensions, shape)
-        return self.predict_typed[double](<double*>self.theta, X, n, out, dimensions, shape)
-
-    cdef object predict_typed(
-        self, const real* parameters, object X, Py_ssize_t n, object out,
-        int dimensions, cnp.npy_intp* shape,
-    ):
-        cdef const Net* net = &self.net
-        cdef const real* x = <real*>cnp.PyArray_DATA(X)
-        cdef Py_ssize_t rows = min(n, MOST_ROWS), start = 0, size
-        cdef double[STACK_DOUBLES] stack
-        cdef real* hidden = <real*>stack
-        cdef real* y
-        cdef bint finite
-        cdef Status status = PAUSED
-        if not HAS_TILES:
-            load_blas()
-        if n * flops_per_row(net) < GIL_FLOPS:
-            finite = all_finite_values(x, n * net.n_in)
+        cdef bint small = n * flops_per_row(net) < GIL_FLOPS
+        if small and self.type_number == cnp.NPY_FLOAT32:
+            finite = all_finite_values(<float*>cnp.PyArray_DATA(X), n * net.n_in)
+        elif small:
+            finite = all_finite_values(<double*>cnp.PyArray_DATA(X), n * net.n_in)
         else:
-            with nogil:
-                finite = all_finite_values(x, n * net.n_in)
+            finite = all_finite(X)
         if not finite:
             return None
         if out is None:
             out = cnp.PyArray_EMPTY(dimensions, shape, self.type_number, 0)
-        y = <real*>cnp.PyArray_DATA(out)
-        size = ((2 * rows * net.widest + scratch_size(net, rows, sizeof(real), False))
-                * <Py_ssize_t>sizeof(real) + PADDING)
-        if size > <Py_ssize_t>sizeof(stack):
-            hidden = <real*>malloc(size)
-            if hidden == NULL:
-                raise MemoryError
-        try:
-            if n * flops_per_row(net) < GIL_FLOPS:
-                predict_rows(net, parameters, x, n, y, &start, hidden, rows)
-            else:
-                while status == PAUSED:
-                    with nogil:
-                        status = predict_rows(net, parameters, x, n, y, &start, hidden, rows)
-                    PyErr_CheckSignals()
-        finally:
-            if hidden != <real*>stack:
-                free(hidden)
+        self.predict_ready(cnp.PyArray_DATA(X), n, cnp.PyArray_DATA(out), small, n_threads)
         return out
 
-    def loss_and_gradient(self, X, y, gradient=None):
+    cdef int predict_ready(
+        self, const void* X, Py_ssize_t n, void* out, bint small, int n_threads,
+    ) except -1:
+        """Predict into memory that was checked; with the GIL held while the work is small."""
+        cdef double[STACK_DOUBLES] stack
+        cdef Workspace work
+        cdef Call call
+        cdef Py_ssize_t size, done = 0
+        cdef void* memory = NULL
+        if not HAS_TILES:
+            load_blas()
+        work.rows = rows_per_pass(&self.net, n, self.item)
+        work.scratch_size = scratch_size(&self.net, work.rows, self.item, False)
+        n_threads = useful_threads(&self.net, work.rows, n_threads)
+        size = 2 * work.rows * self.net.widest * self.item
+        work.outputs = stack
+        if size + (work.scratch_size * n_threads) * self.item + PADDING > sizeof(stack):
+            memory = work.outputs = malloc(
+                size + work.scratch_size * n_threads * self.item + PADDING)
+            if memory == NULL:
+                raise MemoryError
+        work.scratch = <char*>work.outputs + size
+        call.net, call.parameters, call.work = &self.net, self.theta, &work
+        call.single = self.type_number == cnp.NPY_FLOAT32
+        call.X, call.n, call.out, call.done = X, n, out, &done
+        try:
+            if small:
+                call.members.size = 1
+                predict_body(&call, 0)
+            else:
+                run(&call, predict_body, n_threads)
+        finally:
+            free(memory)
+        return 0
+
+    def loss_and_gradient(self, X, y, gradient=None, int n_threads=1):
         """The mean loss over all rows; its gradient is written to `gradient`, if given."""
         cdef Samples samples
         cdef Sweep sweep = Sweep(start=0, loss=0)
-        cdef Status status = PAUSED
-        cdef void* target = NULL
+        cdef Call call
         self.describe(X, y, None, &samples)
+        call.gradient = NULL
         if gradient is not None:
-            target = pointer(gradient, self.type_number, "gradient")
+            call.gradient = pointer(gradient, self.type_number, "gradient")
             assert gradient.shape == (self.net.n_parameters,)
-        self.enter()
-        try:
-            self.prepare(min(samples.n, MOST_ROWS))
-            while status == PAUSED:
-                with nogil:
-                    if self.type_number == cnp.NPY_FLOAT32:
-                        status = sweep_gradient(&self.net, <const float*>self.theta, &samples,
-                                                &sweep, <float*>target, &self.work)
-                    else:
-                        status = sweep_gradient(&self.net, <const double*>self.theta, &samples,
-                                                &sweep, <double*>target, &self.work)
-                PyErr_CheckSignals()
-        finally:
-            self.training = False
+        call.sweep = &sweep
+        self.run_training(&call, sweep_body, &samples, samples.n, n_threads)
         return sweep.loss
 
-    def epoch(self, X, y, order, Py_ssize_t batch_size, double rate):
+    def epoch(self, X, y, order, Py_ssize_t batch_size, double rate, int n_threads=1):
         """One epoch of plain gradient descent over all rows in `order` (None: as they lie).
 
         Returns the mean of the batches' losses before their steps, weighted by their sizes, and
@@ -463,23 +593,34 @@ cdef class Plan:
         cdef Samples samples
         cdef Epoch epoch = Epoch(batch_size=batch_size, start=0, done=0, steps=0,
                                  batch_loss=0, loss=0, rate=rate)
-        cdef Status status = PAUSED
+        cdef Call call
         assert batch_size > 0
         self.describe(X, y, order, &samples)
-        self.enter()
-        try:
-            self.prepare(min(batch_size, samples.n))
-            while status == PAUSED:
-                with nogil:
-                    if self.type_number == cnp.NPY_FLOAT32:
-                        status = advance(&self.net, <float*>self.theta, &samples, &epoch,
-                                         &self.work)
-                    else:
-                        status = advance(&self.net, <double*>self.theta, &samples, &epoch,
-                                         &self.work)
-                PyErr_CheckSignals()
-        finally:
-            self.training = False
-        if status == NOT_FINITE:
+        call.epoch = &epoch
+        self.run_training(&call, train_body, &samples, min(batch_size, samples.n), n_threads)
+        if call.status == NOT_FINITE:
             return epoch.batch_loss, epoch.steps
         return epoch.loss / samples.n, epoch.steps
+
+    cdef int run_training(
+        self, Call* call, body_t body, const Samples* samples, Py_ssize_t batch, int n_threads,
+    ) except -1:
+        """Run a body on the network's workspace: one thread of the user's at a time."""
+        cdef Py_ssize_t rows
+        if self.training:       # the GIL is held here
+            raise RuntimeError(
+                "this network is in use by another thread: it takes one call of fit, train_step, "
+                "evaluate or loss_and_gradient at a time"
+            )
+        self.training = True
+        try:
+            rows = rows_per_pass(&self.net, batch, self.item)
+            n_threads = useful_threads(&self.net, rows, n_threads)
+            self.prepare(rows, batch, n_threads)
+            call.net, call.parameters, call.work = &self.net, self.theta, &self.work
+            call.single = self.type_number == cnp.NPY_FLOAT32
+            call.samples = samples
+            run(call, body, n_threads)
+        finally:
+            self.training = False
+        return 0

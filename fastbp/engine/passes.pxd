@@ -1,4 +1,8 @@
-"""The forward and the backward pass of a whole network, for as many rows as a workspace holds."""
+"""The forward and the backward pass of a whole network, for as many rows as a workspace holds.
+
+Every member of a team walks through the same passes; the products are shared, and what is not
+worth sharing is left to the first member.
+"""
 from libc.math cimport isfinite
 from libc.string cimport memcpy
 
@@ -6,33 +10,44 @@ from .activations cimport IDENTITY, multiply_by_derivative
 from .losses cimport row_loss
 from .products cimport backward, backward_scratch, forward, forward_scratch
 from .records cimport Layer, Net, Samples, real
+from .team cimport Member, barrier, is_first, share
 
 
-cdef struct Workspace:      # every buffer with PADDING bytes after it, which products may read
+cdef struct Workspace:
+    # every buffer has PADDING bytes after it, which the products may read
     Py_ssize_t rows         # how many rows one pass takes
     void* inputs            # rows x n_in: a batch gathered in the order of the permutation
     void* outputs           # rows x n_out of each layer, one layer after the other
     void* delta             # two of rows x widest: the gradient by the Z of two neighbours
-    void* scratch           # what the products lay out for themselves
+    void* scratch           # what the products lay out for themselves, for each member
+    Py_ssize_t scratch_size     # elements of one member's scratch
     void* one_hot           # n_out zeros, where a label is spelled out
     void* gradient          # n_parameters; NULL until a batch is larger than `rows`
+    double loss             # of the last pass, for all members
+    bint pause              # what the first member decided, for all members
 
 
 cdef inline Py_ssize_t scratch_size(
     const Net* net, Py_ssize_t rows, size_t item, bint training,
 ) noexcept nogil:
     """How many elements the products of one pass lay out for themselves."""
-    cdef Py_ssize_t size = 0, l
-    for l in range(net.depth):
-        size = max(size, forward_scratch(&net.layers[l], rows, item))
+    cdef Py_ssize_t size = 0, at
+    for at in range(net.depth):
+        size = max(size, forward_scratch(&net.layers[at], rows, item))
         if training:
-            size = max(size, backward_scratch(&net.layers[l], rows, item))
+            size = max(size, backward_scratch(&net.layers[at], rows, item))
     return size
+
+
+cdef inline real* own_scratch(
+    const real* parameters, const Workspace* work, const Member* member,
+) noexcept nogil:
+    return <real*>work.scratch + member.part * work.scratch_size
 
 
 cdef inline const real* gather(
     const Net* net, const real* parameters, const Samples* samples,
-    Py_ssize_t start, Py_ssize_t n, Workspace* work,
+    Py_ssize_t start, Py_ssize_t n, Workspace* work, const Member* member,
 ) noexcept nogil:
     """Rows start .. start + n of X in the order of the permutation, side by side.
 
@@ -44,27 +59,28 @@ cdef inline const real* gather(
         return X + start * net.n_in
     if n == 1:
         return X + samples.order[start] * net.n_in
-    for i in range(n):
+    for i in range(share(member, 0, n, 1), share(member, 1, n, 1)):
         memcpy(<real*>work.inputs + i * net.n_in, X + samples.order[start + i] * net.n_in,
                net.n_in * sizeof(real))
+    barrier(member)
     return <const real*>work.inputs
 
 
 cdef inline void forward_pass(
     const Net* net, const real* parameters, const real* X, Py_ssize_t n,
-    Workspace* work,
+    Workspace* work, const Member* member,
 ) noexcept nogil:
     """The outputs of every layer; of the last one Z where the loss takes logits."""
     cdef const real* inputs = X
     cdef real* outputs
     cdef const Layer* layer
-    cdef Py_ssize_t l
-    for l in range(net.depth):
-        layer = &net.layers[l]
+    cdef Py_ssize_t at
+    for at in range(net.depth):
+        layer = &net.layers[at]
         outputs = <real*>work.outputs + layer.output * work.rows
         forward(layer,
-                IDENTITY if net.from_logits and l == net.depth - 1 else layer.activation,
-                parameters, inputs, n, outputs, <real*>work.scratch)
+                IDENTITY if net.from_logits and at == net.depth - 1 else layer.activation,
+                parameters, inputs, n, outputs, own_scratch(parameters, work, member), member)
         inputs = outputs
 
 
@@ -99,9 +115,20 @@ cdef inline double loss_pass(
     return loss * scale
 
 
+cdef inline double shared_loss_pass(
+    const Net* net, const real* parameters, const Samples* samples,
+    Py_ssize_t start, Py_ssize_t n, double scale, Workspace* work, const Member* member,
+) noexcept nogil:
+    """`loss_pass` by the first member, its value for all."""
+    if is_first(member):
+        work.loss = loss_pass(net, parameters, samples, start, n, scale, work)
+    barrier(member)
+    return work.loss
+
+
 cdef inline void backward_pass(
     const Net* net, const real* parameters, const real* X, Py_ssize_t n,
-    real alpha, real beta, real* target, Workspace* work,
+    real alpha, real beta, real* target, Workspace* work, const Member* member,
 ) noexcept nogil:
     """target := alpha dL/dparameters + beta target, from the delta of the loss pass.
 
@@ -109,38 +136,41 @@ cdef inline void backward_pass(
     """
     cdef real* delta = <real*>work.delta
     cdef real* delta_below = delta + work.rows * net.widest
+    cdef real* scratch = own_scratch(parameters, work, member)
     cdef const real* inputs
-    cdef const Layer* layer
-    cdef Py_ssize_t l
-    layer = &net.layers[net.depth - 1]
+    cdef const Layer* layer = &net.layers[net.depth - 1]
+    cdef Py_ssize_t at
     if not net.from_logits:
-        multiply_by_derivative(layer.activation, <real*>work.outputs + layer.output * work.rows,
-                               delta, n, layer.n_out)
-    for l in range(net.depth - 1, -1, -1):
-        layer = &net.layers[l]
-        if l > 0:
-            inputs = <real*>work.outputs + net.layers[l - 1].output * work.rows
-            backward(layer, net.layers[l - 1].activation, parameters, inputs, delta, n,
-                     delta_below, alpha, beta, target, <real*>work.scratch)
+        if is_first(member):
+            multiply_by_derivative(layer.activation,
+                                   <real*>work.outputs + layer.output * work.rows,
+                                   delta, n, layer.n_out)
+        barrier(member)
+    for at in range(net.depth - 1, -1, -1):
+        layer = &net.layers[at]
+        if at > 0:
+            inputs = <real*>work.outputs + net.layers[at - 1].output * work.rows
+            backward(layer, net.layers[at - 1].activation, parameters, inputs, delta, n,
+                     delta_below, alpha, beta, target, scratch, member)
         else:
             backward(layer, IDENTITY, parameters, X, delta, n,
-                     <real*>NULL, alpha, beta, target, <real*>work.scratch)
+                     <real*>NULL, alpha, beta, target, scratch, member)
         delta, delta_below = delta_below, delta
 
 
 cdef inline double gradient_pass(
     const Net* net, const real* parameters, const Samples* samples,
     Py_ssize_t start, Py_ssize_t n, double scale,
-    real alpha, real beta, real* target, Workspace* work,
+    real alpha, real beta, real* target, Workspace* work, const Member* member,
 ) noexcept nogil:
     """One whole pass: the scaled loss, and target := alpha gradient + beta target.
 
     A loss that is not finite leaves the target as it was.
     """
-    cdef const real* X = gather(net, parameters, samples, start, n, work)
+    cdef const real* X = gather(net, parameters, samples, start, n, work, member)
     cdef double loss
-    forward_pass(net, parameters, X, n, work)
-    loss = loss_pass(net, parameters, samples, start, n, scale, work)
+    forward_pass(net, parameters, X, n, work, member)
+    loss = shared_loss_pass(net, parameters, samples, start, n, scale, work, member)
     if isfinite(loss):
-        backward_pass(net, parameters, X, n, alpha, beta, target, work)
+        backward_pass(net, parameters, X, n, alpha, beta, target, work, member)
     return loss

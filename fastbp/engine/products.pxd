@@ -12,22 +12,27 @@ Paths, by size:
 Backward, both products take W in blocks of one panel's rows, so that a block crosses the caches
 once for its input gradient, its gradient and its update.
 
+The members of a team share one product: rows of A forward, or columns where W is large, and
+blocks of W's rows backward. Each element is summed by one member, in the same order for any
+number of them.
+
 The memory past the end of the parameters, and of D and every buffer here, is readable for one
 vector; see `Workspace`.
 """
 from libc.string cimport memcpy, memset
 
-from .activations cimport RELU, activate, multiply_by_derivative
+from .activations cimport IDENTITY, RELU, SOFTMAX, activate, multiply_by_derivative
 from .blas cimport gemm
 from .records cimport Layer, real
+from .team cimport Member, barrier, is_first, share
 from .tile cimport (
-    HAS_TILES, TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer, combine_listed,
-    panel_width, rows_dot, tile, tile_end, transpose,
+    HAS_TILES, TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer,
+    combine_listed, panel_width, rows_dot, tile, tile_end, transpose,
 )
 
 cdef enum:
     LISTED = 256                # rows looked at for zeros at a time
-    BLOCK = 32                  # rows of W at a time for one row: they stay in the first cache
+    BLOCK = 32                  # rows of W that one row takes at a time
     LARGE_WEIGHT = 1 << 21      # bytes of W from which on it is copied into panels
     DEEP_ROWS = 64              # rows from which on a panel is as deep as W
     SHALLOW = 128               # depth of the blocks of panels before that
@@ -44,13 +49,12 @@ cdef inline bint is_large(const Layer* layer, size_t item) noexcept nogil:
 cdef inline Py_ssize_t forward_scratch(
     const Layer* layer, Py_ssize_t n, size_t item,
 ) noexcept nogil:
-    """How many elements `forward` wants for its panels."""
+    """How many elements `forward` wants for its panels, with n rows or less."""
     cdef Py_ssize_t panel = panel_width(item)
     if n == 1 or layer.n_out == 1 or not is_large(layer, item):
         return 0
-    if n >= DEEP_ROWS:
-        return layer.n_in * panel
-    return SHALLOW * round_up(layer.n_out, panel)
+    return max(layer.n_in * panel,
+               min(layer.n_in, <Py_ssize_t>SHALLOW) * round_up(layer.n_out, panel))
 
 
 cdef inline Py_ssize_t backward_scratch(
@@ -101,34 +105,35 @@ cdef inline void forward_tiles(
 
 cdef inline void forward_in_panels(
     const Layer* layer, const real* W, const real* bias, bint cut,
-    const real* X, Py_ssize_t n, real* A, real* scratch,
+    const real* X, Py_ssize_t n, real* A, real* scratch, Py_ssize_t start, Py_ssize_t stop,
 ) noexcept nogil:
-    """A := X W + b for a large W: blocks of W are laid out as panels in the second cache.
+    """Columns start .. stop of A := X W + b, for a large W.
 
-    Few rows would spend their time waiting for W from far away. They take it in shallow blocks
-    over all columns, which reads it in the order in which it lies; many rows take it in single
-    panels as deep as W, which writes A once.
+    Blocks of W are laid out as panels that the second cache holds. Few rows would spend their
+    time waiting for W from far away: they take it in shallow blocks over all columns, which
+    reads it in the order in which it lies. Many rows take it in single panels as deep as W,
+    which writes A once.
     """
     cdef Py_ssize_t panel = panel_width(sizeof(real)), n_in = layer.n_in, n_out = layer.n_out
     cdef Py_ssize_t depth = n_in if n >= DEEP_ROWS else min(n_in, <Py_ssize_t>SHALLOW)
-    cdef Py_ssize_t columns = panel if n >= DEEP_ROWS else n_out
-    cdef Py_ssize_t k = 0, first, j, row, taken, stop
+    cdef Py_ssize_t columns = panel if n >= DEEP_ROWS else stop - start
+    cdef Py_ssize_t k = 0, first, last, j, row, taken
     cdef tile_end end
     end.kind = TILE_FORWARD
     while k < n_in:
         taken = min(depth, n_in - k)
         end.cut = cut and k + taken == n_in
-        first = 0
-        while first < n_out:
-            stop = min(n_out, first + columns)
+        first = start
+        while first < stop:
+            last = min(stop, first + columns)
             for row in range(taken):
                 j = first
-                while j < stop:
-                    memcpy(scratch + (j - first) * taken + row * panel, W + (k + row) * n_out + j,
-                           min(panel, n_out - j) * sizeof(real))
+                while j < last:
+                    memcpy(scratch + (j - first) * taken + row * panel,
+                           W + (k + row) * n_out + j, min(panel, n_out - j) * sizeof(real))
                     j += panel
             j = first
-            while j < stop:
+            while j < last:
                 end.bias = bias + j if k == 0 else NULL
                 forward_tiles(n, taken, X + k, n_in, scratch + (j - first) * taken, panel,
                               A + j, n_out, min(panel, n_out - j), &end)
@@ -137,40 +142,65 @@ cdef inline void forward_in_panels(
         k += taken
 
 
-cdef inline void forward(
+cdef inline void forward_part(
     const Layer* layer, int activation, const real* parameters,
-    const real* X, Py_ssize_t n, real* A, real* scratch,
+    const real* X, Py_ssize_t n, real* A, real* scratch, const Member* member,
 ) noexcept nogil:
-    """A := f(X W + b), for X n x n_in and A n x n_out."""
+    """This member's part of `forward`, for every activation but softmax."""
     cdef Py_ssize_t panel = panel_width(sizeof(real)), n_in = layer.n_in, n_out = layer.n_out
     cdef const real* W = parameters + layer.weight
     cdef const real* bias = parameters + layer.bias
-    cdef Py_ssize_t i, j = 0
+    cdef Py_ssize_t first = share(member, 0, n, TILE_ROWS), stop = share(member, 1, n, TILE_ROWS)
+    cdef Py_ssize_t rows = stop - first, i, j = 0
+    cdef bint cut = activation == RELU
     cdef tile_end end
-    end.kind, end.cut = TILE_FORWARD, activation == RELU
+    if HAS_TILES and n > 1 and n_out > 1 and is_large(layer, sizeof(real)):
+        first, stop = share(member, 0, n_out, panel), share(member, 1, n_out, panel)
+        forward_in_panels(layer, W, bias, cut, X, n, A, scratch, first, stop)
+        if not cut and activation != IDENTITY:
+            for i in range(n):
+                activate(activation, A + i * n_out + first, 1, stop - first)
+        return
+    if rows == 0:
+        return
+    X += first * n_in
+    A += first * n_out
     if n == 1:
         memcpy(A, bias, n_out * sizeof(real))
         combine_rows(n_in, n_out, X, W, 1, A)
     elif n_out == 1:
-        rows_dot(n, NULL, n_in, X, W, A)
-        for i in range(n):
+        rows_dot(rows, NULL, n_in, X, W, A)
+        for i in range(rows):
             A[i] += bias[0]
-    elif not HAS_TILES:
-        for i in range(n):
-            memcpy(A + i * n_out, bias, n_out * sizeof(real))
-        gemm[real](False, False, n, n_out, n_in, 1, X, W, 1, A)
-    else:
-        if is_large(layer, sizeof(real)):
-            forward_in_panels(layer, W, bias, end.cut, X, n, A, scratch)
-        else:
-            while j < n_out:
-                end.bias = bias + j
-                forward_tiles(n, n_in, X, n_in, W + j, n_out, A + j, n_out,
-                              min(panel, n_out - j), &end)
-                j += panel
-        if end.cut:
+    elif HAS_TILES:
+        end.kind, end.cut = TILE_FORWARD, cut
+        while j < n_out:
+            end.bias = bias + j
+            forward_tiles(rows, n_in, X, n_in, W + j, n_out, A + j, n_out,
+                          min(panel, n_out - j), &end)
+            j += panel
+        if cut:
             return
-    activate(activation, A, n, n_out)
+    else:
+        for i in range(rows):
+            memcpy(A + i * n_out, bias, n_out * sizeof(real))
+        gemm[real](False, False, rows, n_out, n_in, 1, X, W, 1, A)
+    activate(activation, A, rows, n_out)
+
+
+cdef inline void forward(
+    const Layer* layer, int activation, const real* parameters,
+    const real* X, Py_ssize_t n, real* A, real* scratch, const Member* member,
+) noexcept nogil:
+    """A := f(X W + b), for X n x n_in and A n x n_out."""
+    if activation != SOFTMAX:
+        forward_part(layer, activation, parameters, X, n, A, scratch, member)
+    else:
+        forward_part(layer, IDENTITY, parameters, X, n, A, scratch, member)
+        barrier(member)
+        if is_first(member):
+            activate(SOFTMAX, A, n, layer.n_out)
+    barrier(member)
 
 
 # --- backward -------------------------------------------------------------------------------
@@ -233,13 +263,14 @@ cdef inline void backward_one_column(
 cdef inline void backward_tiles(
     const Layer* layer, int activation, const real* W, const real* X, const real* D, Py_ssize_t n,
     real* D_in, real alpha, real beta, real* gradient, real* scratch,
+    Py_ssize_t first, Py_ssize_t stop,
 ) noexcept nogil:
-    """Both products, one panel's rows of W after the other."""
+    """Both products for rows first .. stop of W, one panel's rows after the other."""
     cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, panel = panel_width(sizeof(real))
     cdef real* D_panels = scratch
     cdef real* W_panel = D_panels + n * round_up(n_out, panel)
     cdef real* X_block = W_panel + panel * round_up(n_out, panel)
-    cdef Py_ssize_t first = 0, rows, height, i, r, j = 0
+    cdef Py_ssize_t rows, height, i, r, j = 0
     cdef tile_end end, update
     end.kind = TILE_GATED if activation == RELU else TILE_PLAIN
     update.kind, update.alpha, update.beta = TILE_UPDATE, alpha, beta
@@ -249,8 +280,8 @@ cdef inline void backward_tiles(
             memcpy(D_panels + j * n + i * panel, D + i * n_out + j,
                    min(panel, n_out - j) * sizeof(real))
         j += panel
-    while first < n_in:
-        rows = min(panel, n_in - first)
+    while first < stop:
+        rows = min(panel, stop - first)
         if D_in != NULL:
             transpose(rows, n_out, W + first * n_out, n_out, W_panel)
             i = 0
@@ -276,7 +307,7 @@ cdef inline void backward_tiles(
 cdef inline void backward(
     const Layer* layer, int activation, const real* parameters,
     const real* X, const real* D, Py_ssize_t n, real* D_in,
-    real alpha, real beta, real* target, real* scratch,
+    real alpha, real beta, real* target, real* scratch, const Member* member,
 ) noexcept nogil:
     """D_in := (D W^T) * f'(X), W' := alpha X^T D + beta W' and b' := alpha sum D + beta b'.
 
@@ -288,27 +319,39 @@ cdef inline void backward(
     cdef const real* W = parameters + layer.weight
     cdef real* gradient = target + layer.weight
     cdef real* bias = target + layer.bias
-    cdef Py_ssize_t i, j
-    cdef bint gated = activation == RELU and layer.n_in > 1
-    if n == 1:
+    cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, i, j
+    cdef Py_ssize_t panel = panel_width(sizeof(real))
+    cdef Py_ssize_t first = 0, stop = n_in
+    cdef bint gated = activation == RELU
+    if HAS_TILES and n > 1 and n_in > 1 and n_out > 1:
+        first, stop = share(member, 0, n_in, panel), share(member, 1, n_in, panel)
+        if first < stop:
+            backward_tiles(layer, activation, W, X, D, n, D_in, alpha, beta, gradient, scratch,
+                           first, stop)
+    elif not is_first(member):
+        stop = 0
+    elif n == 1:
         backward_one_row(layer, activation, W, X, D, D_in, alpha, beta, gradient)
-    elif layer.n_out == 1:
+    elif n_out == 1:
         backward_one_column(layer, activation, W, X, D, n, D_in, alpha, beta, gradient)
-    elif layer.n_in == 1:
-        if D_in != NULL:
-            rows_dot(n, NULL, layer.n_out, D, W, D_in)
-        scale(beta, gradient, layer.n_out)
-        combine_rows(n, layer.n_out, X, D, alpha, gradient)
-    elif not HAS_TILES:
+    elif n_in == 1:
         gated = False
         if D_in != NULL:
-            gemm[real](False, True, n, layer.n_in, layer.n_out, 1, D, W, 0, D_in)
-        gemm[real](True, False, layer.n_in, layer.n_out, n, alpha, X, D, beta, gradient)
+            rows_dot(n, NULL, n_out, D, W, D_in)
+        scale(beta, gradient, n_out)
+        combine_rows(n, n_out, X, D, alpha, gradient)
     else:
-        backward_tiles(layer, activation, W, X, D, n, D_in, alpha, beta, gradient, scratch)
-    if D_in != NULL and not gated:
-        multiply_by_derivative(activation, X, D_in, n, layer.n_in)
-    scale(beta, bias, layer.n_out)
-    for i in range(n):
-        for j in range(layer.n_out):
-            bias[j] += alpha * D[i * layer.n_out + j]
+        gated = False
+        if D_in != NULL:
+            gemm[real](False, True, n, n_in, n_out, 1, D, W, 0, D_in)
+        gemm[real](True, False, n_in, n_out, n, alpha, X, D, beta, gradient)
+    if D_in != NULL and not gated and activation != IDENTITY and first < stop:
+        for i in range(n):
+            multiply_by_derivative(activation, X + i * n_in + first, D_in + i * n_in + first,
+                                   1, stop - first)
+    if is_first(member):
+        scale(beta, bias, n_out)
+        for i in range(n):
+            for j in range(n_out):
+                bias[j] += alpha * D[i * n_out + j]
+    barrier(member)
