@@ -35,6 +35,10 @@ machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
 gnu = sys.platform != "win32"
 
 compile_args = (["-O1", "-g", "-UNDEBUG"] if debug else ["-O3"]) if gnu else []
+if gnu:
+    # Nobody looks at the floating-point exception flags or at errno; loops over exp vectorise
+    # then. No result changes: -ffast-math and its kin would change them, and stay out.
+    compile_args += ["-fno-trapping-math", "-fno-math-errno"]
 macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 if not debug:
     macros.append(("CYTHON_WITHOUT_ASSERTIONS", "1"))

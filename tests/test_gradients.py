@@ -79,7 +79,7 @@ def random_problem(widths, hidden, output, loss, batch):
         rounded = reference.rounded(np.float32)
         exact = [reference.gradient(X, y) for y in targets]
         if all(
-            relative_error(rounded.gradient(X, y), gradient) < 1e-6
+            relative_error(rounded.gradient(X, y), gradient) < 5e-7
             for y, gradient in zip(targets, exact, strict=True)
             if gradient.any()
         ):
@@ -107,7 +107,7 @@ def draw_problem(rng, widths, hidden, output, loss, batch):
         if activation == "sigmoid" and not last:
             weight *= 4  # its slope is 1/4 at most: signals and gradients would fade away
         if last:
-            weight *= min(1, (4 if probabilities else 0.3) / np.abs(A @ weight).max())
+            weight *= min(1, (2 if probabilities else 0.3) / np.abs(A @ weight).max())
         if last and not probabilities:
             bias = np.full(n_out, 0.5)
         elif activation == "relu":
@@ -426,23 +426,23 @@ def test_every_activation_in_one_network_and_many_rows(loss, dtype, record_error
     assert record_error(f"through the update, {dtype}", error) <= TOLERANCE[dtype]
 
 
-@every_dtype
 @pytest.mark.parametrize("hidden", ["relu", "tanh"])
 @pytest.mark.parametrize("batch", [1, 7, 64, 130])
-def test_wide_layers(batch, hidden, dtype, record_error):
+def test_wide_layers(batch, hidden, record_error):
     """A weight of half a million parameters: more than the caches next to a core hold."""
     problem = random_problem([33, 1025, 513, 3], hidden, "softmax", "cross_entropy", batch)
-    reference, X, y = in_dtype(dtype, *problem[:2], problem[2][0])
-    expected = reference.gradient(X, y)
-    net = fastbp_twin(reference, dtype, optimizer=SGD(2.0**12))
-    assert relative_error(net.predict(X), reference.predict(X)) <= TOLERANCE[dtype]
-    _, gradient = net.loss_and_gradient(X, y)
-    error = relative_error(gradient, expected)
-    assert record_error(f"reference, {dtype}", error) <= TOLERANCE[dtype]
-    net.train_step(X, y)
-    step = (reference.flat - net.parameters) / 2**12
-    error = relative_error(step, expected)
-    assert record_error(f"through the update, {dtype}", error) <= TOLERANCE[dtype]
+    for dtype, tolerance in TOLERANCE.items():
+        reference, X, y = in_dtype(dtype, *problem[:2], problem[2][0])
+        expected = reference.gradient(X, y)
+        net = fastbp_twin(reference, dtype, optimizer=SGD(2.0**12))
+        assert relative_error(net.predict(X), reference.predict(X)) <= tolerance
+        _, gradient = net.loss_and_gradient(X, y)
+        error = relative_error(gradient, expected)
+        assert record_error(f"reference, {dtype}", error) <= tolerance
+        net.train_step(X, y)
+        step = (reference.flat - net.parameters) / 2**12
+        error = relative_error(step, expected)
+        assert record_error(f"through the update, {dtype}", error) <= tolerance
 
 
 def test_labels_are_rows_of_zero_and_one():

@@ -1,6 +1,5 @@
 """Activations A = f(Z), in place, and D *= f'(Z) computed from the output A alone."""
-from libc.math cimport exp, expf, tanh, tanhf
-
+from .elementary cimport exponential, hyperbolic_tangent, sigmoid
 from .records cimport real
 
 
@@ -12,26 +11,6 @@ cdef enum Activation:
     SOFTMAX
 
 
-cdef inline real exponential(real x) noexcept nogil:
-    if real is float:
-        return expf(x)
-    else:
-        return exp(x)
-
-
-cdef inline real hyperbolic_tangent(real x) noexcept nogil:
-    if real is float:
-        return tanhf(x)
-    else:
-        return tanh(x)
-
-
-cdef inline real sigmoid(real z) noexcept nogil:
-    """1 / (1 + exp(-z)), without overflow on either side."""
-    cdef real e = exponential(-z if z >= 0 else z)
-    return (1 if z >= 0 else e) / (1 + e)
-
-
 cdef inline void softmax(real* z, Py_ssize_t n) noexcept nogil:
     """exp(z - max z) / sum exp(z - max z) over one row."""
     cdef real largest = z[0], total = 0
@@ -40,6 +19,7 @@ cdef inline void softmax(real* z, Py_ssize_t n) noexcept nogil:
         largest = max(largest, z[j])
     for j in range(n):
         z[j] = exponential(z[j] - largest)
+    for j in range(n):
         total += z[j]
     for j in range(n):
         z[j] /= total

@@ -58,7 +58,7 @@ cdef double MANY_PASSES_FLOPS = 3e9
 # Below some 20 us of work, releasing and taking the GIL costs more than it gives.
 cdef double GIL_FLOPS = 1e6
 # Below this, the members of a team would wait for each other more than work.
-cdef double TEAM_FLOPS = 4e6
+cdef double TEAM_FLOPS = 1.5e7
 CROSSOVERS["rows of one pass at most"] = MOST_ROWS
 CROSSOVERS["flops of a call before it releases the GIL"] = int(GIL_FLOPS)
 CROSSOVERS["flops of a step before threads share it"] = int(TEAM_FLOPS)

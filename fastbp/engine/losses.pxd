@@ -7,7 +7,8 @@ outputs Z, which keeps it exact for logits of any size.
 from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.math cimport log, log1p, log1pf, logf
 
-from .activations cimport SIGMOID, SOFTMAX, exponential, sigmoid
+from .activations cimport SIGMOID, SOFTMAX
+from .elementary cimport exponential, sigmoid
 from .records cimport real
 
 
@@ -105,7 +106,10 @@ cdef inline double cross_entropy_from_logits(
     for j in range(1, n):
         largest = max(largest, z[j])
     for j in range(n):
-        d[j] = exponential(z[j] - largest)
+        d[j] = z[j] - largest
+    for j in range(n):
+        d[j] = exponential(d[j])
+    for j in range(n):
         total += d[j]
         weight += target[j]
     log_total = logarithm(total)

@@ -1,0 +1,73 @@
+"""fastbp: `predict` as it is, and `fit` of one epoch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import fastbp
+from benchmarks.peers import base
+from benchmarks.workloads import Array, Model
+
+
+def offers_threads() -> bool:
+    """Whether this version of fastbp has `n_threads`."""
+    return "n_threads" in inspect.signature(fastbp.Network.fit).parameters
+
+
+def offers_adam() -> bool:
+    """Whether this version of fastbp has Adam."""
+    return hasattr(fastbp, "Adam")
+
+
+def network(model: Model) -> fastbp.Network:
+    """Build the model in fastbp."""
+    hidden = [fastbp.Dense(width, "relu") for width in model.widths[1:-1]]
+    softmax = model.softmax or model.loss == "cross_entropy"
+    kinds: dict[str, Callable[[float], Any]] = {"sgd": fastbp.SGD}
+    if offers_adam():
+        kinds["adam"] = fastbp.Adam
+    net = fastbp.Network(
+        model.widths[0],
+        [*hidden, fastbp.Dense(model.widths[-1], "softmax" if softmax else "identity")],
+        loss=model.loss,
+        optimizer=kinds[model.optimizer](model.learning_rate),
+        dtype=model.dtype.name,
+        seed=0,
+    )
+    net.parameters[...] = model.flat
+    return net
+
+
+class Trainer(base.Trainer):
+    """`Network.fit`."""
+
+    def __init__(self, model: Model, X: Array, y: Array, batch: int, options: dict[str, int]):
+        self.net, self.first = network(model), model.flat
+        self.fit = partial(self.net.fit, X, y, epochs=1, batch_size=batch, **options)
+
+    def epoch(self, *, shuffle: bool) -> float:  # noqa: D102
+        return float(self.fit(shuffle=shuffle).loss[0])
+
+    def parameters(self) -> Array:  # noqa: D102
+        return self.net.parameters.copy()
+
+    def restore(self) -> None:  # noqa: D102
+        self.net.parameters[...] = self.first
+
+
+class Adapter(base.Adapter):
+    """fastbp, with `n_threads` where this version has it."""
+
+    @property
+    def _options(self) -> dict[str, int]:
+        return {"n_threads": self.n_threads} if self.n_threads > 1 else {}
+
+    def predictor(self, model: Model, X: Array) -> Callable[[], Array]:  # noqa: D102
+        net = network(model)
+        return partial(net.predict, X[0] if len(X) == 1 else X, **self._options)
+
+    def trainer(self, model: Model, X: Array, y: Array, batch: int) -> Trainer:  # noqa: D102
+        return Trainer(model, X, y, batch, self._options)
