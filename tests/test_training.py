@@ -374,8 +374,9 @@ def test_views_are_live():
     assert (parameters != before).any()
     for _ in range(2):
         reference = ReferenceNetwork.from_flat(parameters, WIDTHS, ACTIVATIONS, "cross_entropy")
-        for view, expected in zip(weights + biases, reference.weights + reference.biases,
-                                  strict=True):
+        for view, expected in zip(
+            weights + biases, reference.weights + reference.biases, strict=True
+        ):
             np.testing.assert_array_equal(view, expected)
         np.testing.assert_allclose(net.predict(X), reference.predict(X), rtol=1e-12)
         weights[1][3, 4] += 1
@@ -473,6 +474,7 @@ def test_tol_ends_training_that_no_longer_gains():
     epoch: 1/2, 1/8, 1/32, ... The gain in epoch k (from 1) is 3/2 4^(1 - k), and below 1e-3
     from k = 7 on (3/8192), so epoch 16 is the tenth without it. Without tol it goes on.
     """
+
     def fit(tol, epochs=30):
         net = Network(1, [Dense(1)], optimizer=SGD(0.5), dtype="float64", seed=0)
         net.parameters[...] = 0

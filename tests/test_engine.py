@@ -1,0 +1,192 @@
+"""The engine's paths, variants and threads: all compute the same network."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from reference import ReferenceNetwork
+
+from fastbp import SGD, Dense, Network, _dispatch
+
+DTYPES = ["float32", "float64"]
+# Sums of up to 2000 products, in another order than NumPy's: a few times sqrt(2000) roundings,
+# relative to the largest entry.
+TOLERANCE = {"float32": 2e-5, "float64": 4e-14}
+# From one row over odd counts to more than a pass holds (1024), and the widths to either side of
+# vectors, tiles and panels; the last has weights that are laid out in panels (2 MiB and more).
+ROWS = [1, 2, 3, 7, 8, 9, 24, 63, 64, 65, 200, 1030]
+WIDTHS = [
+    [1, 1], [1, 5, 1], [3, 1, 3], [16, 32, 1], [17, 10, 33], [31, 48, 15], [65, 100, 7],
+    [129, 300, 2], [800, 1100, 5],
+]
+
+
+def problem(widths, rows, dtype, hidden="relu"):
+    """A network, and data of its dtype that are in [-1, 1] with a few zeros."""
+    net = Network(
+        widths[0],
+        [*(Dense(n, hidden) for n in widths[1:-1]), Dense(widths[-1])],
+        optimizer=SGD(0.01), dtype=dtype, seed=len(widths) + rows,
+    )
+    rng = np.random.default_rng(rows)
+    for bias in net.biases:
+        bias[:] = rng.uniform(0.1, 1, bias.shape)
+    X = rng.uniform(-1, 1, (rows, widths[0])).astype(dtype)
+    X[rng.random(X.shape) < 0.2] = 0
+    return net, X, rng.uniform(-1, 1, (rows, widths[-1])).astype(dtype)
+
+
+def largest_error(result, expected):
+    return np.abs(result - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("hidden", ["relu", "tanh"])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_every_path_against_reference(widths, hidden, dtype):
+    for rows in ROWS:
+        net, X, y = problem(widths, rows, dtype, hidden)
+        activations = [layer.activation for layer in net.layers]
+        reference = ReferenceNetwork.from_flat(
+            net.parameters.astype(float), widths, activations, "squared_error"
+        )
+        expected = reference.predict(X.astype(float))
+        assert largest_error(net.predict(X), expected) < TOLERANCE[dtype], rows
+        loss, gradient = net.loss_and_gradient(X, y)
+        exact = X.astype(float), y.astype(float)
+        assert loss == pytest.approx(reference.loss_value(*exact), rel=10 * TOLERANCE[dtype])
+        expected = reference.gradient(*exact)
+        assert largest_error(gradient, expected) < TOLERANCE[dtype], rows
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_bits_do_not_depend_on_threads(threads, dtype):
+    """The engine is asked itself: Network starts no more threads than there are cores."""
+    for widths in [[300, 257, 130, 1], [800, 1100, 70], [500, 1, 700]]:
+        for rows in (64, 250, 1100):
+            one, X, y = problem(widths, rows, dtype)
+            many, _, _ = problem(widths, rows, dtype)
+            np.testing.assert_array_equal(
+                many._plan.predict(X, None, threads), one._plan.predict(X, None, 1)
+            )
+            first, second = np.empty_like(one.parameters), np.empty_like(one.parameters)
+            assert (many._plan.loss_and_gradient(X, y, first, threads)
+                    == one._plan.loss_and_gradient(X, y, second, 1))
+            np.testing.assert_array_equal(first, second)
+            order = np.random.default_rng(0).permutation(rows)
+            for batch in (rows, 60):
+                assert (many._plan.epoch(X, y, order, batch, 1e-4, threads)
+                        == one._plan.epoch(X, y, order, batch, 1e-4, 1))
+                np.testing.assert_array_equal(many.parameters, one.parameters)
+
+
+def test_threads_of_the_public_calls_are_gone_after_them():
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("the threads of a process are counted through /proc")
+    net, X, y = problem([500, 600, 3], 400, "float32")
+    before = len(os.listdir("/proc/self/task"))
+    twin, _, _ = problem([500, 600, 3], 400, "float32")
+    net.fit(X, y, epochs=2, batch_size=200, n_threads=2)
+    twin.fit(X, y, epochs=2, batch_size=200)
+    np.testing.assert_array_equal(net.parameters, twin.parameters)
+    np.testing.assert_array_equal(net.predict(X, n_threads=64), twin.predict(X))
+    assert net.evaluate(X, y, n_threads=2) == twin.evaluate(X, y)
+    np.testing.assert_array_equal(
+        net.loss_and_gradient(X, y, n_threads=2)[1], twin.loss_and_gradient(X, y)[1]
+    )
+    assert len(os.listdir("/proc/self/task")) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_fork_between_calls_with_threads():
+    code = """
+import os, numpy as np
+from fastbp import Dense, Network
+X = np.ones((300, 500), "f4")
+def fit():
+    net = Network(500, [Dense(600, "relu"), Dense(1)], seed=0)
+    net.fit(X, X[:, 0], epochs=2, batch_size=150, n_threads=2)
+    return net.parameters
+here = fit()
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(fit(), here) else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert np.array_equal(fit(), here)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "2", None])
+def test_bad_n_threads(bad):
+    net, X, y = problem([3, 2], 4, "float32")
+    calls = [
+        lambda: net.predict(X, n_threads=bad), lambda: net.evaluate(X, y, n_threads=bad),
+        lambda: net.loss_and_gradient(X, y, n_threads=bad), lambda: net.fit(X, y, n_threads=bad),
+    ]
+    before = net.parameters.copy()
+    for call in calls:
+        with pytest.raises((TypeError, ValueError), match="n_threads"):
+            call()
+    np.testing.assert_array_equal(net.parameters, before)
+
+
+@pytest.mark.parametrize("name", _dispatch.available_variants())
+def test_variants_agree(name):
+    """To rounding: they sum in the same order, with and without fused multiply-add."""
+    engine = importlib.import_module(f"fastbp.engine.{name}")
+    for dtype in DTYPES:
+        for rows in (1, 5, 64):
+            net, X, y = problem([129, 300, 33, 2], rows, dtype)
+            other = engine.Plan(
+                [(engine.ACTIVATIONS[layer.activation], *record)
+                 for layer, record in zip(net.layers, net._records, strict=True)],
+                engine.LOSSES["squared_error"], net.dtype,
+            )
+            other.parameters[:] = net.parameters
+            assert largest_error(other.predict(X), net.predict(X)) < TOLERANCE[dtype]
+            gradient = np.empty_like(net.parameters)
+            other.loss_and_gradient(X, y, gradient)
+            assert largest_error(gradient, net.loss_and_gradient(X, y)[1]) < TOLERANCE[dtype]
+            other.epoch(X, y, None, 2, 0.01)
+            net.fit(X, y, batch_size=2, shuffle=False)
+            assert largest_error(other.parameters, net.parameters) < TOLERANCE[dtype]
+
+
+def run_with_isa(isa, code):
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "FASTBP_ISA": isa},
+        capture_output=True, text=True, timeout=120,
+    )
+
+
+@pytest.mark.parametrize("name", _dispatch.available_variants())
+def test_fastbp_isa_picks_the_variant(name):
+    result = run_with_isa(name, "import fastbp; fastbp.show_config()")
+    assert result.returncode == 0, result.stderr
+    assert any(line.split() == ["engine", name] for line in result.stdout.splitlines())
+    slow = name != _dispatch.available_variants()[0]
+    assert ("WARNING: a slow path" in result.stdout) == slow
+
+
+@pytest.mark.parametrize("isa", ["sse9", "X86_64_V3", "neon,portable"])
+def test_unknown_fastbp_isa(isa):
+    result = run_with_isa(isa, "import fastbp")
+    assert result.returncode == 1
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("ImportError: ") and repr(isa) in message
+    for name in _dispatch.available_variants():
+        assert name in message
+
+
+def test_sizes_beyond_memory_and_integers():
+    with pytest.raises(MemoryError, match="parameters"):
+        Network(2**31 - 1, [Dense(2**31 - 1)])
+    with pytest.raises(MemoryError, match="parameters"):
+        Network(2**20, [Dense(2**25)])
+    with pytest.raises(ValueError, match="units"):
+        Dense(2**31)
