@@ -21,15 +21,15 @@ cdef extern from *:
     dgemm_t fastbp_dgemm
 
 
-cdef inline int load_blas() except -1:
-    """Fetch SciPy's BLAS, once."""
+cdef inline bint has_blas() noexcept nogil:
+    return fastbp_sgemm != NULL
+
+
+cdef inline void set_blas(size_t sgemm, size_t dgemm) noexcept nogil:
+    """Take the addresses that `blas.pyx` gives."""
     global fastbp_sgemm, fastbp_dgemm
-    if fastbp_sgemm == NULL:
-        from fastbp.engine.blas import addresses
-        single, double_ = addresses()
-        fastbp_dgemm = <dgemm_t><void*><size_t>double_
-        fastbp_sgemm = <sgemm_t><void*><size_t>single
-    return 0
+    fastbp_dgemm = <dgemm_t><void*>dgemm
+    fastbp_sgemm = <sgemm_t><void*>sgemm
 
 
 cdef inline void gemm(

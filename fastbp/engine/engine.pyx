@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from . cimport activations, losses
-from .blas cimport load_blas
+from .blas cimport has_blas, set_blas
 from .clock cimport milliseconds, out_of_patience
 from .optimizers cimport sgd
 from .passes cimport (
@@ -369,6 +369,15 @@ def all_finite(cnp.ndarray array not None):
     return result
 
 
+cdef int load_blas() except -1:
+    """Fetch SciPy's BLAS on first need, where there are no tiles."""
+    if not HAS_TILES and not has_blas():
+        from fastbp.engine.blas import addresses
+        sgemm, dgemm = addresses()
+        set_blas(sgemm, dgemm)
+    return 0
+
+
 # --- a network ------------------------------------------------------------------------------
 
 @cython.final
@@ -451,8 +460,7 @@ cdef class Plan:
     cdef int prepare(self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads) except -1:
         """A workspace for passes of so many rows; kept from call to call while it is enough."""
         cdef Net* net = &self.net
-        if not HAS_TILES:
-            load_blas()
+        load_blas()
         if self.rows < rows or self.threads < n_threads:
             self.rows, self.threads = max(rows, self.rows), max(n_threads, self.threads)
             self.allocate()
@@ -543,8 +551,7 @@ cdef class Plan:
         cdef Call call
         cdef Py_ssize_t size, done = 0
         cdef void* memory = NULL
-        if not HAS_TILES:
-            load_blas()
+        load_blas()
         work.rows = rows_per_pass(&self.net, n, self.item)
         work.scratch_size = scratch_size(&self.net, work.rows, self.item, False)
         n_threads = useful_threads(&self.net, work.rows, n_threads)
