@@ -22,17 +22,16 @@ def offers_adam() -> bool:
     return hasattr(fastbp, "Adam")
 
 
-def network(model: Model) -> fastbp.Network:
-    """Build the model in fastbp."""
+def network(model: Model, *, softmax: bool) -> fastbp.Network:
+    """Build the model in fastbp, with softmax or linear outputs."""
     hidden = [fastbp.Dense(width, "relu") for width in model.widths[1:-1]]
-    softmax = model.softmax or model.loss == "cross_entropy"
     kinds: dict[str, Callable[[float], Any]] = {"sgd": fastbp.SGD}
     if offers_adam():
         kinds["adam"] = fastbp.Adam
     net = fastbp.Network(
         model.widths[0],
         [*hidden, fastbp.Dense(model.widths[-1], "softmax" if softmax else "identity")],
-        loss=model.loss,
+        loss="cross_entropy" if softmax else "squared_error",
         optimizer=kinds[model.optimizer](model.learning_rate),
         dtype=model.dtype.name,
         seed=0,
@@ -45,16 +44,17 @@ class Trainer(base.Trainer):
     """`Network.fit`."""
 
     def __init__(self, model: Model, X: Array, y: Array, batch: int, options: dict[str, int]):
-        self.net, self.first = network(model), model.flat
+        self.net = network(model, softmax=model.loss == "cross_entropy")
+        self.first = model.flat
         self.fit = partial(self.net.fit, X, y, epochs=1, batch_size=batch, **options)
 
-    def epoch(self, *, shuffle: bool) -> float:  # noqa: D102
+    def epoch(self, *, shuffle: bool) -> float:
         return float(self.fit(shuffle=shuffle).loss[0])
 
-    def parameters(self) -> Array:  # noqa: D102
+    def parameters(self) -> Array:
         return self.net.parameters.copy()
 
-    def restore(self) -> None:  # noqa: D102
+    def restore(self) -> None:
         self.net.parameters[...] = self.first
 
 
@@ -65,9 +65,9 @@ class Adapter(base.Adapter):
     def _options(self) -> dict[str, int]:
         return {"n_threads": self.n_threads} if self.n_threads > 1 else {}
 
-    def predictor(self, model: Model, X: Array) -> Callable[[], Array]:  # noqa: D102
-        net = network(model)
+    def predictor(self, model: Model, X: Array) -> Callable[[], Array]:
+        net = network(model, softmax=model.softmax)
         return partial(net.predict, X[0] if len(X) == 1 else X, **self._options)
 
-    def trainer(self, model: Model, X: Array, y: Array, batch: int) -> Trainer:  # noqa: D102
+    def trainer(self, model: Model, X: Array, y: Array, batch: int) -> Trainer:
         return Trainer(model, X, y, batch, self._options)

@@ -1,0 +1,138 @@
+"""The plots: latency by network, step time by batch size, per cent of peak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from benchmarks.figures import Place, by_cell, fastbp_seconds, peers_in, percent_of_peak
+from benchmarks.peers import FASTBP, PEERS
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402
+
+Result = dict[str, Any]
+Rows = dict[Place, list[Result]]
+
+NAMES = [FASTBP.name, *PEERS]
+COLOURS = dict(zip(NAMES, ["black", *matplotlib.colormaps["tab10"].colors], strict=False))
+TITLES = {FASTBP.name: FASTBP.title} | {name: peer.title for name, peer in PEERS.items()}
+
+
+def write(result: Result, folder: Path) -> list[str]:
+    """Draw what a result has figures for; return the names of the files."""
+    found = by_cell(result)
+    drawn = []
+    if latency := found.get(("latency", "float32", "1")):
+        drawn.append(save(plot_latency(latency), folder, "latency.png"))
+    if steps := found.get(("sgd", "float32", "1")):
+        drawn.append(save(plot_steps(steps), folder, "step_time.png"))
+    shares = {
+        task: found[task, "float32", "1"]
+        for task in ("predict", "sgd", "adam")
+        if (task, "float32", "1") in found
+    }
+    if shares:
+        drawn.append(save(plot_shares(result, shares), folder, "percent_of_peak.png"))
+    return drawn
+
+
+def save(figure: Any, folder: Path, name: str) -> str:
+    """Write a figure to a file; return its name."""
+    figure.savefig(folder / name, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
+    return name
+
+
+def seconds_by_library(rows: Rows) -> dict[str, dict[Place, float]]:
+    """Return the time of each library in each cell."""
+    times: dict[str, dict[Place, float]] = {FASTBP.name: {}}
+    for place, measured in rows.items():
+        times[FASTBP.name][place] = fastbp_seconds(measured)
+        for each in measured:
+            times.setdefault(each["peer"], {})[place] = each["theirs"]["median"]
+    return {name: times[name] for name in NAMES if name in times}
+
+
+def plot_latency(rows: Rows) -> Any:
+    """Medians as points, and lines up to the 99th percentile."""
+    figure, axes = pyplot.subplots(figsize=(9, 4.5))
+    peers = peers_in([each for measured in rows.values() for each in measured])
+    networks = list(rows)
+    names = [FASTBP.name, *peers]
+    for position, name in enumerate(names):
+        places, lows, rises = [], [], []
+        for place, network in enumerate(networks):
+            sides = [each["theirs"] for each in rows[network] if each["peer"] == name]
+            if name == FASTBP.name:
+                sides = [each["ours"] for each in rows[network]]
+            if sides:
+                side = min(sides, key=lambda side: float(side["p50"]))
+                places.append(place + 0.7 * (position / max(len(names) - 1, 1) - 0.5))
+                lows.append(1e6 * side["p50"])
+                rises.append(1e6 * (side["p99"] - side["p50"]))
+        axes.errorbar(
+            places, lows, [[0] * len(lows), rises], fmt="o", color=COLOURS[name], label=TITLES[name]
+        )
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(networks)), [network for network, _ in networks])
+    axes.set_ylabel("microseconds of one call")
+    axes.set_title("Latency of one row: median, and up to the 99th percentile")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="upper left", fontsize="small")
+    return figure
+
+
+def plot_steps(rows: Rows) -> Any:
+    """Time of a training step against batch size, one panel for each network."""
+    networks = list(dict.fromkeys(network for network, _ in rows))
+    width = 3.2 * len(networks) + 1
+    figure, panels = pyplot.subplots(1, len(networks), figsize=(width, 4), squeeze=False)
+    for axes, network in zip(panels[0], networks, strict=True):
+        for name, times in seconds_by_library(rows).items():
+            points = sorted((batch, t) for (which, batch), t in times.items() if which == network)
+            if points:
+                batches, seconds = zip(*points, strict=True)
+                microseconds = [1e6 * t for t in seconds]
+                style = {"color": COLOURS[name], "label": TITLES[name]}
+                axes.loglog(batches, microseconds, "o-", markersize=3, **style)
+        axes.set_title(network)
+        axes.set_xlabel("batch size")
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("microseconds of one SGD step")
+    handles = {
+        label: handle
+        for axes in panels[0]
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="center left", bbox_to_anchor=(0.95, 0.5))
+    return figure
+
+
+def plot_shares(result: Result, tasks: dict[str, Rows]) -> Any:
+    """Per cent of peak in every cell, one panel for each task."""
+    figure, panels = pyplot.subplots(
+        len(tasks), 1, figsize=(10, 3.6 * len(tasks)), squeeze=False, constrained_layout=True
+    )
+    for axes, (task, rows) in zip(panels[:, 0], tasks.items(), strict=True):
+        places = list(rows)
+        for name, times in seconds_by_library(rows).items():
+            shares = [
+                percent_of_peak(result, rows[place][0], times[place]) if place in times else None
+                for place in places
+            ]
+            axes.plot(
+                range(len(places)),
+                [float("nan") if share is None else share for share in shares],
+                "o" if name != FASTBP.name else "D",
+                color=COLOURS[name],
+                label=TITLES[name],
+            )
+        axes.set_xticks(range(len(places)), [f"{network}\n{rows}" for network, rows in places])
+        axes.set_ylabel("per cent of peak")
+        axes.set_title(f"{task}, float32, one thread")
+        axes.grid(axis="y", alpha=0.3)
+    panels[0, 0].legend(loc="upper left", fontsize="small", ncols=2)
+    return figure

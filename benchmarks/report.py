@@ -1,0 +1,277 @@
+"""The report: tables for the terminal, and the same ones in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.figures import (
+    Key,
+    Place,
+    best,
+    by_cell,
+    fastbp_seconds,
+    peers_in,
+    percent_of_peak,
+)
+from benchmarks.peers import FASTBP, PEERS
+
+Result = dict[str, Any]
+
+TITLES = {"predict": "Prediction", "sgd": "Training step, SGD", "adam": "Training step, Adam"}
+ABSENT = "–"
+BUSY = 0.9  # of one core
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Parameters
+    ----------
+    title, note : str
+    columns : list of str
+    rows : list of list of str
+    """
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def number(value: float) -> str:
+    """Three digits, and no exponent."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{digits}f}"
+
+
+def factor(value: float) -> str:
+    """Write a ratio."""
+    return f"{number(value)} ×"
+
+
+def title_of(name: str) -> str:
+    """Return a library's title."""
+    return FASTBP.title if name == FASTBP.name else PEERS[name].title
+
+
+def tables(result: Result) -> list[Table]:
+    """Return all tables that a result has something for."""
+    found = by_cell(result)
+    made = [
+        speed_table(result, key, rows)
+        for key, rows in found.items()
+        if key[0] not in ("latency", "digits")
+    ]
+    for (task, _, _), rows in found.items():
+        if task == "latency":
+            made.insert(0, latency_table(rows))
+        elif task == "digits":
+            made.append(digits_table(rows))
+    if "startup" in result:
+        made.append(startup_table(result["startup"]))
+    return made
+
+
+def speed_table(result: Result, key: Key, rows: dict[Place, list[Result]]) -> Table:
+    """Times of fastbp, and of each peer with its ratio to them."""
+    task, dtype, threads = key
+    peers = peers_in([each for measured in rows.values() for each in measured])
+    body = []
+    for (network, batch), measured in rows.items():
+        ours = fastbp_seconds(measured)
+        share = percent_of_peak(result, measured[0], ours)
+        cells = {each["peer"]: speed_cell(result, each) for each in measured}
+        nearest = best(measured)
+        body.append(
+            [
+                network,
+                str(batch),
+                number(1e6 * ours),
+                f"{number(share)} %",
+                *(cells.get(peer, ABSENT) for peer in peers),
+                f"{factor(nearest['ratio']['median'])} {title_of(nearest['peer'])}",
+            ]
+        )
+    count = next(iter(rows.values()))[0]["n_threads"]
+    cores = "one thread" if threads == "1" else f"{count} threads"
+    return Table(
+        title=f"{TITLES[task]}, {dtype}, {cores}",
+        note="Microseconds. Behind each peer's time: how many times longer than fastbp it took, "
+        "pair by pair, and its per cent of peak.",
+        columns=["network", "rows", "fastbp", "of peak", *map(title_of, peers), "best peer"],
+        rows=body,
+    )
+
+
+def speed_cell(result: Result, each: Result) -> str:
+    """One peer's time, ratio and per cent of peak."""
+    seconds = each["theirs"]["median"]
+    share = percent_of_peak(result, each, seconds)
+    return f"{number(1e6 * seconds)} ({factor(each['ratio']['median'])}, {number(share)} %)"
+
+
+def percentiles(side: Result) -> str:
+    """Three percentiles in microseconds."""
+    return " / ".join(number(1e6 * side[label]) for label in ("p50", "p99", "p99.9"))
+
+
+def latency_table(rows: dict[Place, list[Result]]) -> Table:
+    """Percentiles of the time of one call."""
+    peers = peers_in([each for measured in rows.values() for each in measured])
+    body = []
+    for (network, _), measured in rows.items():
+        ours = {
+            label: median(each["ours"][label] for each in measured)
+            for label in ("p50", "p99", "p99.9")
+        }
+        cells = {
+            each["peer"]: f"{percentiles(each['theirs'])} ({factor(each['ratio']['p50'])})"
+            for each in measured
+        }
+        body.append(
+            [network, percentiles(ours), *(cells.get(peer, ABSENT) for peer in peers)]
+        )
+    clock = median(each["clock"] for measured in rows.values() for each in measured)
+    return Table(
+        title="Latency of one row, float32, one thread",
+        note="Microseconds: p50 / p99 / p99.9 of single calls, and the ratio of the medians. "
+        f"Reading the clock accounts for {number(1e6 * clock)} of each.",
+        columns=["network", "fastbp", *map(title_of, peers)],
+        rows=body,
+    )
+
+
+def digits_table(rows: dict[Place, list[Result]]) -> Table:
+    """Whole trainings on the digits."""
+    body = []
+    for measured in rows.values():
+        for each in measured:
+            for side, name in (("ours", FASTBP.name), ("theirs", each["peer"])):
+                ratio = factor(each["ratio"]["median"]) if side == "theirs" else ""
+                body.append(
+                    [
+                        title_of(name),
+                        number(1e3 * each[side]["median"]),
+                        ratio,
+                        f"{each['accuracy'][side]:.1%}",
+                    ]
+                )
+    return Table(
+        title="A whole training on the digits, float32, one thread",
+        note="Milliseconds: 64-64-10, SGD, batches of 32, 30 epochs.",
+        columns=["library", "time", "ratio", "held-out accuracy"],
+        rows=body,
+    )
+
+
+def startup_table(startup: Result) -> Table:
+    """Import times and installed sizes."""
+    body = []
+    for name, entry in startup["imports"].items():
+        size = startup["sizes"].get(name, {})
+        body.append(
+            [
+                name,
+                number(1e3 * entry["seconds"]["median"]),
+                factor(entry["by_numpy"]["median"]),
+                *(f"{number(size[kind] / 1e6)}" if size else ABSENT for kind in ("alone", "with_needs")),
+            ]
+        )
+    return Table(
+        title="Start-up",
+        note="Milliseconds for the import in a new interpreter, also as a multiple of NumPy's; "
+        "megabytes installed, alone and with all that it needs.",
+        columns=["library", "import", "by NumPy's", "MB alone", "MB with needs"],
+        rows=body,
+    )
+
+
+def problems(result: Result) -> list[str]:
+    """Name the measurements that failed, and those where the two sides did not agree."""
+    found = []
+    for each in result["measurements"]:
+        where = f"{each['cell']} against {each['peer']}"
+        if "failed" in each:
+            found.append(f"{where} failed: {each['failed']}")
+        elif not each.get("agree", True):
+            wrong = [check for check in each["checks"] if not check["passed"]]
+            said = "; ".join(
+                f"{check['what']} differ by {check['error']:.1e}, allowed are "
+                f"{check['tolerance']:.1e}"
+                for check in wrong
+            )
+            found.append(f"{where} was not timed: {said}")
+    return found
+
+
+def remarks(result: Result) -> list[str]:
+    """Say what a reader has to know beside the tables."""
+    said = [f"Skipped: {skipped['what']}: {skipped['why']}." for skipped in result["skipped"]]
+    late = sum("left_out" in each for each in result["measurements"])
+    if late:
+        said.append(f"Left out for lack of time: {late} measurements.")
+    alone = [each for each in result["measurements"] if "busy" in each and each["n_threads"] == 1]
+    disturbed = sum(each["busy"] < BUSY for each in alone)
+    if disturbed:
+        said.append(
+            f"In {disturbed} of {len(alone)} measurements on one thread the process had its core "
+            f"for less than {BUSY:.0%} of the time: the machine was busy, and times are too long."
+        )
+    return said + [f"Problem: {problem}." for problem in problems(result)]
+
+
+def facts(result: Result) -> list[str]:
+    """Describe the machine and the versions."""
+    machine = result["machine"]
+    caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    peak = ", ".join(f"{dtype} {rate / 1e9:.0f}" for dtype, rate in result["peak"].items())
+    kind = "quick run" if result["quick"] else "run"
+    load = f"load {machine['load']} before and {machine['load_at_end']} after"
+    return [
+        f"{machine['processor']}, {machine['cores']} cores ({caches}), {machine['system']}, {load}",
+        f"{machine['python']}; {versions}; commit {machine['commit'] or 'unknown'}",
+        f"Peak of one core, the best gemm of SciPy's BLAS in this run, in GFLOP/s: {peak}",
+        f"{result['started']}, a {kind} of {result['seconds']:,.0f} seconds",
+    ]
+
+
+def markdown_table(table: Table) -> str:
+    """Write a table in Markdown."""
+    lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.rows]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"## {table.title}\n\n{table.note}\n\n{body}\n"
+
+
+def markdown(result: Result, pictures: Iterable[str]) -> str:
+    """Write the whole report."""
+    parts = ["# fastbp beside its peers\n", "\n".join(f"- {fact}" for fact in facts(result)) + "\n"]
+    if said := remarks(result):
+        parts.append("\n".join(f"- {remark}" for remark in said) + "\n")
+    parts += [markdown_table(table) for table in tables(result)]
+    parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in pictures]
+    return "\n".join(parts)
+
+
+def show(result: Result) -> None:
+    """Print the report to the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console()
+    for table in tables(result):
+        shown = RichTable(title=table.title, caption=table.note, box=box.SIMPLE_HEAD)
+        for position, column in enumerate(table.columns):
+            shown.add_column(column, justify="right" if position else "left")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+    for line in [*facts(result), *remarks(result)]:
+        console.print(line, markup=False)
