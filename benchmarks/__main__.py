@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def progress_bar(total: int) -> Iterator[object]:
+def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
     """Show a bar; yield what is told of each measurement."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -106,9 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     from benchmarks import compare, plots, report, run
 
     old = json.loads(options.compare.read_text()) if options.compare else None
-    plan = run.make_plan(
-        quick=options.quick, only=tuple(options.only), peers=tuple(options.peers)
-    )
+    plan = run.make_plan(quick=options.quick, only=tuple(options.only), peers=tuple(options.peers))
     if not plan.n_measurements and not plan.startup:
         print("nothing to measure: no cell fits. --list prints their names", file=sys.stderr)
         return 2

@@ -23,7 +23,7 @@ from benchmarks.measure import (
 )
 from benchmarks.peers import Peer
 from benchmarks.peers.base import Adapter
-from benchmarks.workloads import TRAINING, Cell, make_data, make_model
+from benchmarks.workloads import Cell, make_data, make_model
 
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
 BLOCK = 500  # calls of one side before it is the other's turn
@@ -85,11 +85,11 @@ def predict(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effo
     calls, result = prediction_calls(cell, peer, ours, theirs)
     if not result["agree"]:
         return result
-    samples = [
+    our_sample, their_sample = (
         long_enough(partial(time_calls, adapter, call), 1, effort)
         for adapter, call in zip((ours, theirs), calls, strict=True)
-    ]
-    result |= written_race(race(*samples, effort))
+    )
+    result |= written_race(race(our_sample, their_sample, effort))
     return result | {"flops": cell.shape.flops(cell.task, cell.batch)}
 
 
@@ -98,7 +98,8 @@ def latency(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effo
     calls, result = prediction_calls(cell, peer, ours, theirs)
     if not result["agree"]:
         return result
-    sides = list(zip((ours, theirs), calls, ([], []), strict=True))
+    sides: list[tuple[Adapter, Callable[[], Any], list[int]]]
+    sides = [(ours, calls[0], []), (theirs, calls[1], [])]
     most = MOST_CALLS if effort is not QUICK else MOST_CALLS // 10
     deadline = time.perf_counter() + 2 * effort.budget
     for adapter, call, _ in sides:
@@ -130,11 +131,11 @@ def steps(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort
     result = written_checks(check_training(model, n_steps, *trainers))
     if not result["agree"]:
         return result
-    samples = [
+    our_sample, their_sample = (
         long_enough(partial(time_epochs, trainer, n_steps=n_steps), n_steps, effort)
         for trainer in trainers
-    ]
-    result |= written_race(race(*samples, effort))
+    )
+    result |= written_race(race(our_sample, their_sample, effort))
     return result | {"steps": n_steps, "flops": cell.shape.flops(cell.task, cell.batch)}
 
 

@@ -36,7 +36,9 @@ def caches() -> dict[str, str]:
     """Return the sizes of the first core's caches, where the system tells them."""
     found = {}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = (read_first_line(f"{folder}/{name}") for name in ("level", "type", "size"))
+        level = read_first_line(f"{folder}/level")
+        kind = read_first_line(f"{folder}/type")
+        size = read_first_line(f"{folder}/size")
         if level and size and kind != "Instruction":
             found[f"L{level}"] = size
     return found

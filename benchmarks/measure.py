@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 
-from benchmarks.peers.base import Adapter, Trainer
 from benchmarks.arithmetic import Summary, pair_ratios, summarize
+from benchmarks.peers.base import Adapter, Trainer
 from benchmarks.workloads import Array
 
 Sample = Callable[[], float]  # seconds of one unit of work

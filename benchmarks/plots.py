@@ -11,13 +11,13 @@ from benchmarks.figures import Place, by_cell, fastbp_seconds, peers_in, percent
 from benchmarks.peers import FASTBP, PEERS
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 Result = dict[str, Any]
 Rows = dict[Place, list[Result]]
 
 NAMES = [FASTBP.name, *PEERS]
-COLOURS = dict(zip(NAMES, ["black", *matplotlib.colormaps["tab10"].colors], strict=False))
+COLOURS = {name: f"C{place}" for place, name in enumerate(PEERS)} | {FASTBP.name: "black"}
 TITLES = {FASTBP.name: FASTBP.title} | {name: peer.title for name, peer in PEERS.items()}
 
 
@@ -58,7 +58,7 @@ def seconds_by_library(rows: Rows) -> dict[str, dict[Place, float]]:
 
 def plot_latency(rows: Rows) -> Any:
     """Medians as points, and lines up to the 99th percentile."""
-    figure, axes = pyplot.subplots(figsize=(9, 4.5))
+    figure, axes = pyplot.subplots(figsize=(9, 4.5), constrained_layout=True)
     peers = peers_in([each for measured in rows.values() for each in measured])
     networks = list(rows)
     names = [FASTBP.name, *peers]
@@ -81,15 +81,17 @@ def plot_latency(rows: Rows) -> Any:
     axes.set_ylabel("microseconds of one call")
     axes.set_title("Latency of one row: median, and up to the 99th percentile")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(loc="upper left", fontsize="small")
+    add_legend(figure)
     return figure
 
 
 def plot_steps(rows: Rows) -> Any:
     """Time of a training step against batch size, one panel for each network."""
     networks = list(dict.fromkeys(network for network, _ in rows))
-    width = 3.2 * len(networks) + 1
-    figure, panels = pyplot.subplots(1, len(networks), figsize=(width, 4), squeeze=False)
+    width = 3 * len(networks) + 2
+    figure, panels = pyplot.subplots(
+        1, len(networks), figsize=(width, 4), squeeze=False, constrained_layout=True
+    )
     for axes, network in zip(panels[0], networks, strict=True):
         for name, times in seconds_by_library(rows).items():
             points = sorted((batch, t) for (which, batch), t in times.items() if which == network)
@@ -102,13 +104,19 @@ def plot_steps(rows: Rows) -> Any:
         axes.set_xlabel("batch size")
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("microseconds of one SGD step")
+    add_legend(figure)
+    return figure
+
+
+def add_legend(figure: Any) -> None:
+    """Put one legend beside all panels."""
     handles = {
         label: handle
-        for axes in panels[0]
+        for axes in figure.axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles, loc="center left", bbox_to_anchor=(0.95, 0.5))
-    return figure
+    ordered = {title: handles[title] for title in TITLES.values() if title in handles}
+    figure.legend(ordered.values(), ordered, loc="outside right upper")
 
 
 def plot_shares(result: Result, tasks: dict[str, Rows]) -> Any:
@@ -134,5 +142,5 @@ def plot_shares(result: Result, tasks: dict[str, Rows]) -> Any:
         axes.set_ylabel("per cent of peak")
         axes.set_title(f"{task}, float32, one thread")
         axes.grid(axis="y", alpha=0.3)
-    panels[0, 0].legend(loc="upper left", fontsize="small", ncols=2)
+    add_legend(figure)
     return figure

@@ -60,17 +60,18 @@ def title_of(name: str) -> str:
     return FASTBP.title if name == FASTBP.name else PEERS[name].title
 
 
-def tables(result: Result) -> list[Table]:
-    """Return all tables that a result has something for."""
+def tables(result: Result, *, brief: bool = False) -> list[Table]:
+    """Return all tables that a result has something for; brief ones fit a terminal."""
     found = by_cell(result)
+    speeds = brief_speed_table if brief else speed_table
     made = [
-        speed_table(result, key, rows)
+        speeds(result, key, rows)
         for key, rows in found.items()
         if key[0] not in ("latency", "digits")
     ]
     for (task, _, _), rows in found.items():
         if task == "latency":
-            made.insert(0, latency_table(rows))
+            made.insert(0, latency_table(rows, brief=brief))
         elif task == "digits":
             made.append(digits_table(rows))
     if "startup" in result:
@@ -80,7 +81,6 @@ def tables(result: Result) -> list[Table]:
 
 def speed_table(result: Result, key: Key, rows: dict[Place, list[Result]]) -> Table:
     """Times of fastbp, and of each peer with its ratio to them."""
-    task, dtype, threads = key
     peers = peers_in([each for measured in rows.values() for each in measured])
     body = []
     for (network, batch), measured in rows.items():
@@ -98,13 +98,43 @@ def speed_table(result: Result, key: Key, rows: dict[Place, list[Result]]) -> Ta
                 f"{factor(nearest['ratio']['median'])} {title_of(nearest['peer'])}",
             ]
         )
-    count = next(iter(rows.values()))[0]["n_threads"]
-    cores = "one thread" if threads == "1" else f"{count} threads"
     return Table(
-        title=f"{TITLES[task]}, {dtype}, {cores}",
+        title=speed_title(key, rows),
         note="Microseconds. Behind each peer's time: how many times longer than fastbp it took, "
         "pair by pair, and its per cent of peak.",
         columns=["network", "rows", "fastbp", "of peak", *map(title_of, peers), "best peer"],
+        rows=body,
+    )
+
+
+def speed_title(key: Key, rows: dict[Place, list[Result]]) -> str:
+    """Name a table of times."""
+    task, dtype, threads = key
+    count = next(iter(rows.values()))[0]["n_threads"]
+    return f"{TITLES[task]}, {dtype}, {'one thread' if threads == '1' else f'{count} threads'}"
+
+
+def brief_speed_table(result: Result, key: Key, rows: dict[Place, list[Result]]) -> Table:
+    """Times of fastbp, and of each peer the ratio alone."""
+    peers = peers_in([each for measured in rows.values() for each in measured])
+    body = []
+    for (network, batch), measured in rows.items():
+        ours = fastbp_seconds(measured)
+        ratios = {each["peer"]: number(each["ratio"]["median"]) for each in measured}
+        body.append(
+            [
+                network,
+                str(batch),
+                number(1e6 * ours),
+                number(percent_of_peak(result, measured[0], ours)),
+                *(ratios.get(peer, ABSENT) for peer in peers),
+                number(best(measured)["ratio"]["median"]),
+            ]
+        )
+    return Table(
+        title=speed_title(key, rows),
+        note="fastbp in microseconds, and how many times longer each peer took.",
+        columns=["network", "rows", "fastbp", "% of peak", *map(title_of, peers), "best peer"],
         rows=body,
     )
 
@@ -121,8 +151,8 @@ def percentiles(side: Result) -> str:
     return " / ".join(number(1e6 * side[label]) for label in ("p50", "p99", "p99.9"))
 
 
-def latency_table(rows: dict[Place, list[Result]]) -> Table:
-    """Percentiles of the time of one call."""
+def latency_table(rows: dict[Place, list[Result]], *, brief: bool) -> Table:
+    """Percentiles of the time of one call; of the peers in brief the ratio of medians alone."""
     peers = peers_in([each for measured in rows.values() for each in measured])
     body = []
     for (network, _), measured in rows.items():
@@ -131,12 +161,12 @@ def latency_table(rows: dict[Place, list[Result]]) -> Table:
             for label in ("p50", "p99", "p99.9")
         }
         cells = {
-            each["peer"]: f"{percentiles(each['theirs'])} ({factor(each['ratio']['p50'])})"
+            each["peer"]: number(each["ratio"]["p50"])
+            if brief
+            else f"{percentiles(each['theirs'])} ({factor(each['ratio']['p50'])})"
             for each in measured
         }
-        body.append(
-            [network, percentiles(ours), *(cells.get(peer, ABSENT) for peer in peers)]
-        )
+        body.append([network, percentiles(ours), *(cells.get(peer, ABSENT) for peer in peers)])
     clock = median(each["clock"] for measured in rows.values() for each in measured)
     return Table(
         title="Latency of one row, float32, one thread",
@@ -180,7 +210,8 @@ def startup_table(startup: Result) -> Table:
                 name,
                 number(1e3 * entry["seconds"]["median"]),
                 factor(entry["by_numpy"]["median"]),
-                *(f"{number(size[kind] / 1e6)}" if size else ABSENT for kind in ("alone", "with_needs")),
+                number(size["alone"] / 1e6) if size else ABSENT,
+                number(size["with_needs"] / 1e6) if size else ABSENT,
             ]
         )
     return Table(
@@ -266,10 +297,12 @@ def show(result: Result) -> None:
     from rich.table import Table as RichTable
 
     console = Console()
-    for table in tables(result):
+    if not console.is_terminal:  # a file has no width
+        console = Console(width=140)
+    for table in tables(result, brief=True):
         shown = RichTable(title=table.title, caption=table.note, box=box.SIMPLE_HEAD)
         for position, column in enumerate(table.columns):
-            shown.add_column(column, justify="right" if position else "left")
+            shown.add_column(column, justify="right" if position else "left", no_wrap=not position)
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)

@@ -84,7 +84,7 @@ def make_plan(
         cells = [cell for cell in cells if cell.matches(only)]
     elif quick:
         cells = [cell for cell in cells if is_quick(cell)]
-    groups = []
+    groups: list[Group] = []
     for peer in PEERS.values():
         if peers and peer.name not in peers:
             continue

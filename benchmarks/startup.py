@@ -98,7 +98,7 @@ def requirements(name: str) -> Iterator[str]:
 def with_needs(name: str) -> set[str]:
     """Return a distribution and all that it needs, as far as it is installed."""
     found: set[str] = set()
-    waiting = [canonicalize_name(name)]
+    waiting = [str(canonicalize_name(name))]
     while waiting:
         each = waiting.pop()
         if each in found:

@@ -135,7 +135,7 @@ class Adapter(base.Adapter):
 
     def __init__(self, n_threads: int) -> None:
         super().__init__(n_threads)
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        jax.config.update("jax_cpu_enable_async_dispatch", False)  # type: ignore[no-untyped-call]
 
     def predictor(self, model: Model, X: Array) -> Callable[[], Array]:
         parameters = first_parameters(model)

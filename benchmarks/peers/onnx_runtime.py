@@ -52,4 +52,9 @@ class Adapter(base.Adapter):
             graph(model, len(X)), options, providers=["CPUExecutionProvider"]
         )
         run, names = session.run, ["out"]
-        return lambda: run(names, {"x": X})[0]  # type: ignore[no-any-return]
+
+        def predict() -> Array:
+            array: Array = run(names, {"x": X})[0]
+            return array
+
+        return predict

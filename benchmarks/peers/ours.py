@@ -11,6 +11,8 @@ import fastbp
 from benchmarks.peers import base
 from benchmarks.workloads import Array, Model
 
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
+
 
 def offers_threads() -> bool:
     """Whether this version of fastbp has `n_threads`."""
@@ -19,20 +21,17 @@ def offers_threads() -> bool:
 
 def offers_adam() -> bool:
     """Whether this version of fastbp has Adam."""
-    return hasattr(fastbp, "Adam")
+    return hasattr(fastbp, OPTIMIZERS["adam"])
 
 
 def network(model: Model, *, softmax: bool) -> fastbp.Network:
     """Build the model in fastbp, with softmax or linear outputs."""
     hidden = [fastbp.Dense(width, "relu") for width in model.widths[1:-1]]
-    kinds: dict[str, Callable[[float], Any]] = {"sgd": fastbp.SGD}
-    if offers_adam():
-        kinds["adam"] = fastbp.Adam
     net = fastbp.Network(
         model.widths[0],
         [*hidden, fastbp.Dense(model.widths[-1], "softmax" if softmax else "identity")],
         loss="cross_entropy" if softmax else "squared_error",
-        optimizer=kinds[model.optimizer](model.learning_rate),
+        optimizer=getattr(fastbp, OPTIMIZERS[model.optimizer])(model.learning_rate),
         dtype=model.dtype.name,
         seed=0,
     )
@@ -43,7 +42,7 @@ def network(model: Model, *, softmax: bool) -> fastbp.Network:
 class Trainer(base.Trainer):
     """`Network.fit`."""
 
-    def __init__(self, model: Model, X: Array, y: Array, batch: int, options: dict[str, int]):
+    def __init__(self, model: Model, X: Array, y: Array, batch: int, options: dict[str, Any]):
         self.net = network(model, softmax=model.loss == "cross_entropy")
         self.first = model.flat
         self.fit = partial(self.net.fit, X, y, epochs=1, batch_size=batch, **options)
@@ -62,7 +61,7 @@ class Adapter(base.Adapter):
     """fastbp, with `n_threads` where this version has it."""
 
     @property
-    def _options(self) -> dict[str, int]:
+    def _options(self) -> dict[str, Any]:
         return {"n_threads": self.n_threads} if self.n_threads > 1 else {}
 
     def predictor(self, model: Model, X: Array) -> Callable[[], Array]:

@@ -7,6 +7,7 @@ three times slower at batch size 1. The C++ wrapper takes another tenth off a sm
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from benchmarks.peers import base, torch_eager
 from benchmarks.workloads import Array, Model
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
-OPTIONS = {"cpp_wrapper": True}
+OPTIONS: dict[str, Any] = {"cpp_wrapper": True}
 
 
 class Trainer(torch_eager.Trainer):

@@ -63,7 +63,7 @@ class Trainer(base.Trainer):
     def batches(self, shuffle: bool) -> tuple[torch.Tensor, ...]:
         """Return the rows of each batch."""
         n = len(self.X)
-        return (torch.randperm(n) if shuffle else torch.arange(n)).split(self.batch)
+        return torch.split(torch.randperm(n) if shuffle else torch.arange(n), self.batch)
 
     def epoch(self, *, shuffle: bool) -> float:
         total = torch.zeros((), dtype=self.X.dtype)

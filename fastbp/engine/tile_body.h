@@ -11,7 +11,7 @@ INLINE void NAME(store)(REAL *p, VECTOR v) { *p = v; }
 INLINE VECTOR NAME(load_part)(const REAL *p, long n) { return n > 0 ? *p : 0; }
 INLINE void NAME(store_part)(REAL *p, long n, VECTOR v) { if (n > 0) *p = v; }
 INLINE VECTOR NAME(where_positive)(VECTOR condition, VECTOR v) { return condition <= 0 ? 0 : v; }
-INLINE REAL NAME(total)(VECTOR v) { return v; }
+INLINE void NAME(totals)(const VECTOR v[4], REAL sums[4]) { memcpy(sums, v, 4 * sizeof(REAL)); }
 #else
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL NAME(unaligned)
@@ -63,17 +63,50 @@ INLINE VECTOR NAME(shuffle)(VECTOR a, VECTOR b, NAME(mask) from)
 #endif
 }
 
-INLINE REAL NAME(total)(VECTOR v)
+/* v[i] + v[i ^ step] in every lane. step is a constant wherever this is inlined. */
+INLINE VECTOR NAME(add_partner)(VECTOR v, const long step)
 {
-#pragma GCC unroll 4
-    for (long s = LANES / 2; s > 0; s /= 2) {
-        NAME(mask) from;
+    NAME(mask) partner;
 #pragma GCC unroll 16
-        for (long i = 0; i < LANES; i++)
-            from[i] = i ^ s;
-        v += NAME(shuffle)(v, v, from);
+    for (long i = 0; i < LANES; i++)
+        partner[i] = i ^ step;
+    return v + NAME(shuffle)(v, v, partner);
+}
+
+/* Two vectors into one, half as deep: lanes of `block` of a, then of b, each added to the next. */
+INLINE VECTOR NAME(fold)(VECTOR a, VECTOR b, const long block)
+{
+    NAME(mask) even, odd;
+#pragma GCC unroll 16
+    for (long i = 0; i < LANES; i++) {
+        /* lane i holds part of sum number i / block; blocks of a come first */
+        const long from = i % (LANES / 2) / block * 2 * block + i % block;
+        even[i] = from + (i >= LANES / 2 ? LANES : 0);
+        odd[i] = even[i] + block;
     }
-    return v[0];
+    return NAME(shuffle)(a, b, even) + NAME(shuffle)(a, b, odd);
+}
+
+/* The sums over the lanes of four vectors. */
+INLINE void NAME(totals)(const VECTOR v[4], REAL sums[4])
+{
+#if VECTOR_BYTES >= 32
+    VECTOR w = NAME(fold)(
+        NAME(fold)(v[0], v[1], LANES / 2), NAME(fold)(v[2], v[3], LANES / 2), LANES / 4);
+    if (LANES / 4 > 2)
+        w = NAME(add_partner)(w, 2);
+    if (LANES / 4 > 1)
+        w = NAME(add_partner)(w, 1);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++)
+        sums[r] = w[r * (LANES / 4)];
+#else
+    for (int r = 0; r < 4; r++) {
+        sums[r] = 0;
+        for (long i = 0; i < LANES; i++)
+            sums[r] += v[r][i];
+    }
+#endif
 }
 #endif
 
@@ -192,8 +225,10 @@ static inline void NAME(rows_dot)(
             for (int r = 0; r < 4; r++)
                 sum[r] += NAME(load_part)(a[r] + whole, rest) * b;
         }
+        REAL sums[4];
+        NAME(totals)(sum, sums);
         for (int r = 0; r < 4 && start + r < count; r++)
-            y[row[r]] = NAME(total)(sum[r]);
+            y[row[r]] = sums[r];
     }
 }
 
@@ -297,6 +332,26 @@ static inline void NAME(add_outer)(
     }
 }
 
+#if !defined(FASTBP_PORTABLE)
+/* Swaps the off-diagonal blocks of size `block` of the square matrix v. */
+INLINE void NAME(swap_blocks)(VECTOR *v, const long block)
+{
+    NAME(mask) low, high;
+#pragma GCC unroll 16
+    for (long i = 0; i < LANES; i++) {
+        low[i] = (i & block) ? LANES + i - block : i;
+        high[i] = (i & block) ? LANES + i : i + block;
+    }
+#pragma GCC unroll 16
+    for (long i = 0; i < LANES; i++)
+        if (!(i & block)) {
+            const VECTOR a = v[i], b = v[i + block];
+            v[i] = NAME(shuffle)(a, b, low);
+            v[i + block] = NAME(shuffle)(a, b, high);
+        }
+}
+#endif
+
 /* panel[k, c] := A[c, k] for c < rows <= 2 * LANES and k < depth; A with rows of a_row, rows of
    the panel 2 * LANES wide. Columns of the panel beyond `rows` repeat the last one. */
 static inline void NAME(transpose)(
@@ -309,23 +364,13 @@ static inline void NAME(transpose)(
             for (long i = 0; i < LANES; i++)
                 v[i] = NAME(load)(A + (c + i < rows ? c + i : rows - 1) * a_row + k);
 #if !defined(FASTBP_PORTABLE)
-            /* log2(LANES) rounds; each swaps the off-diagonal blocks of half the size */
-#pragma GCC unroll 4
-            for (long s = LANES / 2; s > 0; s /= 2) {
-                NAME(mask) low, high;
-#pragma GCC unroll 16
-                for (long i = 0; i < LANES; i++) {
-                    low[i] = (i & s) ? LANES + i - s : i;
-                    high[i] = (i & s) ? LANES + i : i + s;
-                }
-#pragma GCC unroll 16
-                for (long i = 0; i < LANES; i++)
-                    if (!(i & s)) {
-                        const VECTOR a = v[i], b = v[i + s];
-                        v[i] = NAME(shuffle)(a, b, low);
-                        v[i + s] = NAME(shuffle)(a, b, high);
-                    }
-            }
+            if (LANES > 8)
+                NAME(swap_blocks)(v, 8);
+            if (LANES > 4)
+                NAME(swap_blocks)(v, 4);
+            if (LANES > 2)
+                NAME(swap_blocks)(v, 2);
+            NAME(swap_blocks)(v, 1);
 #endif
 #pragma GCC unroll 16
             for (long i = 0; i < LANES; i++)
