@@ -210,7 +210,7 @@ class Network:
     # --- what it computes -------------------------------------------------------------------
 
     def predict(
-        self, X: ArrayLike, *, out: NDArray[Any] | None = None, n_threads: int = 1
+        self, X: ArrayLike, out: NDArray[Any] | None = None, n_threads: int = 1
     ) -> NDArray[Any]:
         """Compute the network's outputs.
 

@@ -27,7 +27,7 @@ from .records cimport Layer, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport (
     HAS_TILES, TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer,
-    combine_listed, panel_width, rows_dot, tile, tile_end, transpose,
+    combine_listed, list_nonzero, panel_width, rows_dot, tile, tile_end, transpose,
 )
 
 cdef enum:
@@ -67,20 +67,11 @@ cdef inline Py_ssize_t backward_scratch(
 
 # --- vector operations ----------------------------------------------------------------------
 
-cdef inline int list_nonzero(const real* x, Py_ssize_t n, int* listed) noexcept nogil:
-    """The indices of what is not zero, and how many there are."""
-    cdef int count = 0, k
-    for k in range(<int>n):
-        listed[count] = k
-        count += x[k] != 0
-    return count
-
-
 cdef inline void combine_rows(
     Py_ssize_t depth, Py_ssize_t columns, const real* x, const real* A, real alpha, real* z,
 ) noexcept nogil:
     """z += alpha x A for a row x and row-major A (depth x columns), zeros of x skipped."""
-    cdef int[LISTED] listed
+    cdef int[LISTED + 16] listed
     cdef Py_ssize_t k = 0
     cdef int count
     while k < depth:
@@ -165,13 +156,13 @@ cdef inline void forward_part(
         return
     X += first * n_in
     A += first * n_out
-    if n == 1:
-        memcpy(A, bias, n_out * sizeof(real))
-        combine_rows(n_in, n_out, X, W, 1, A)
-    elif n_out == 1:
+    if n_out == 1:
         rows_dot(rows, NULL, n_in, X, W, A)
         for i in range(rows):
             A[i] += bias[0]
+    elif n == 1:
+        memcpy(A, bias, n_out * sizeof(real))
+        combine_rows(n_in, n_out, X, W, 1, A)
     elif HAS_TILES:
         end.kind, end.cut = TILE_FORWARD, cut
         while j < n_out:
@@ -220,7 +211,7 @@ cdef inline void backward_one_row(
     real alpha, real beta, real* gradient,
 ) noexcept nogil:
     """Both products of one row. Rows of W with a zero input are left out where that is exact."""
-    cdef int[LISTED] active
+    cdef int[BLOCK + 16] active
     cdef Py_ssize_t i = 0, rows, n_out = layer.n_out
     cdef int count
     while i < layer.n_in:

@@ -68,6 +68,7 @@ struct tile_end {
 #define INTEGER int
 #if defined(FASTBP_PORTABLE)
 #elif defined(__AVX512F__)
+#define NONZERO(v) _mm512_cmp_ps_mask((v), _mm512_setzero_ps(), _CMP_NEQ_UQ)
 #define MASKED_LOAD(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p))
 #define MASKED_STORE(p, n, v) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1), (v))
 #elif defined(__AVX2__)
@@ -80,6 +81,7 @@ struct tile_end {
 #undef REAL
 #undef NAME
 #undef INTEGER
+#undef NONZERO
 #undef MASKED_LOAD
 #undef MASKED_STORE
 
@@ -88,6 +90,7 @@ struct tile_end {
 #define INTEGER long long
 #if defined(FASTBP_PORTABLE)
 #elif defined(__AVX512F__)
+#define NONZERO(v) _mm512_cmp_pd_mask((v), _mm512_setzero_pd(), _CMP_NEQ_UQ)
 #define MASKED_LOAD(p, n) _mm512_maskz_loadu_pd((__mmask8)((1u << (n)) - 1), (p))
 #define MASKED_STORE(p, n, v) _mm512_mask_storeu_pd((p), (__mmask8)((1u << (n)) - 1), (v))
 #elif defined(__AVX2__)
@@ -100,6 +103,7 @@ struct tile_end {
 #undef REAL
 #undef NAME
 #undef INTEGER
+#undef NONZERO
 #undef MASKED_LOAD
 #undef MASKED_STORE
 

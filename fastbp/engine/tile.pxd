@@ -29,6 +29,8 @@ cdef extern from "tile.h" nogil:
         const tile_end*) noexcept
     void rows_dot_f32(long, const int*, long, const float*, const float*, float*) noexcept
     void rows_dot_f64(long, const int*, long, const double*, const double*, double*) noexcept
+    int list_nonzero_f32(long, const float*, int*) noexcept
+    int list_nonzero_f64(long, const double*, int*) noexcept
     void combine_rows_f32(
         long, const int*, long, const float*, const float*, long, float, float*) noexcept
     void combine_rows_f64(
@@ -59,6 +61,14 @@ cdef inline void tile(
         tile_f32(rows, depth, A, a_row, a_step, B, b_row, C, c_row, width, end)
     else:
         tile_f64(rows, depth, A, a_row, a_step, B, b_row, C, c_row, width, end)
+
+
+cdef inline int list_nonzero(const real* x, Py_ssize_t n, int* listed) noexcept nogil:
+    """The indices of what is not zero, and how many there are; listed has room for n + 16."""
+    if real is float:
+        return list_nonzero_f32(n, x, listed)
+    else:
+        return list_nonzero_f64(n, x, listed)
 
 
 cdef inline void rows_dot(

@@ -196,6 +196,28 @@ static inline void NAME(tile)(
 #undef CASE
 }
 
+/* The indices of what is not zero among n elements, and how many there are. `listed` has room for
+   n and one vector more. */
+static inline int NAME(list_nonzero)(long n, const REAL *x, int *listed)
+{
+    int count = 0;
+    long k = 0;
+#if defined(__AVX512F__) && !defined(FASTBP_PORTABLE)
+    __m512i indices = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; k + LANES <= n; k += LANES) {
+        const unsigned some = NONZERO(NAME(load)(x + k));
+        _mm512_storeu_si512(listed + count, _mm512_maskz_compress_epi32((__mmask16)some, indices));
+        count += __builtin_popcount(some);
+        indices = _mm512_add_epi32(indices, _mm512_set1_epi32((int)LANES));
+    }
+#endif
+    for (; k < n; k++) {
+        listed[count] = (int)k;
+        count += x[k] != 0;
+    }
+    return count;
+}
+
 /* y[i] := sum_k A[i, k] x[k] for row-major A, for the `count` rows i in `rows` (NULL: the first),
    four at a time. */
 static inline void NAME(rows_dot)(
