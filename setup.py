@@ -57,7 +57,7 @@ def extension(name, args=(), defines=()):
         f"fastbp.engine.{name}",
         [f"fastbp/engine/{name}.pyx"],
         include_dirs=[numpy.get_include(), "fastbp/engine"],
-        depends=["fastbp/engine/tile.h", "fastbp/engine/tile_body.h"],
+        depends=[f"fastbp/engine/{file}" for file in ("tile.h", "tile_body.h", "team.h")],
         define_macros=[*macros, *defines],
         extra_compile_args=[*compile_args, *args],
     )

@@ -65,6 +65,19 @@ cdef inline Py_ssize_t backward_scratch(
     return round_up(layer.n_out, panel) * (panel + n) + n * TILE_ROWS
 
 
+cdef inline void copy_columns(
+    const real* A, Py_ssize_t a_row, Py_ssize_t rows, Py_ssize_t width, real* B, Py_ssize_t b_row,
+) noexcept nogil:
+    """The first `width` columns of A side by side in B; a whole row of B is one constant copy."""
+    cdef Py_ssize_t i
+    if width == b_row:
+        for i in range(rows):
+            memcpy(B + i * b_row, A + i * a_row, b_row * sizeof(real))
+    else:
+        for i in range(rows):
+            memcpy(B + i * b_row, A + i * a_row, width * sizeof(real))
+
+
 # --- vector operations ----------------------------------------------------------------------
 
 cdef inline void combine_rows(
@@ -120,8 +133,8 @@ cdef inline void forward_in_panels(
             for row in range(taken):
                 j = first
                 while j < last:
-                    memcpy(scratch + (j - first) * taken + row * panel,
-                           W + (k + row) * n_out + j, min(panel, n_out - j) * sizeof(real))
+                    copy_columns(W + (k + row) * n_out + j, n_out, 1, min(panel, n_out - j),
+                                 scratch + (j - first) * taken + row * panel, panel)
                     j += panel
             j = first
             while j < last:
@@ -267,9 +280,7 @@ cdef inline void backward_tiles(
     update.kind, update.alpha, update.beta = TILE_UPDATE, alpha, beta
     end.bias = update.bias = NULL
     while j < n_out:
-        for i in range(n):
-            memcpy(D_panels + j * n + i * panel, D + i * n_out + j,
-                   min(panel, n_out - j) * sizeof(real))
+        copy_columns(D + j, n_out, n, min(panel, n_out - j), D_panels + j * n, panel)
         j += panel
     while first < stop:
         rows = min(panel, stop - first)
@@ -284,8 +295,7 @@ cdef inline void backward_tiles(
         r = first
         while r < first + rows:
             height = min(<Py_ssize_t>TILE_ROWS, first + rows - r)
-            for i in range(n):
-                memcpy(X_block + i * TILE_ROWS, X + i * n_in + r, height * sizeof(real))
+            copy_columns(X + r, n_in, n, height, X_block, <Py_ssize_t>TILE_ROWS)
             j = 0
             while j < n_out:
                 tile(height, n, X_block, 1, TILE_ROWS, D_panels + j * n, panel,

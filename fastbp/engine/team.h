@@ -13,15 +13,22 @@
 #define HAS_THREADS 0
 #endif
 
+#include <string.h>
+
 #define MOST_THREADS 256
 
 typedef struct team {
     int size;                   /* threads, the caller's included */
     int started;                /* whether size is final */
     int arrived;                /* at the barrier */
+    int asleep;                 /* of those, who wait for a signal */
     unsigned round;             /* of the barrier */
     void (*body)(void *, int);
     void *argument;
+#if HAS_THREADS
+    pthread_mutex_t mutex;
+    pthread_cond_t next_round;
+#endif
 } team;
 
 static inline void team_pause(void)
@@ -36,14 +43,8 @@ static inline void team_pause(void)
 #if HAS_THREADS
 typedef struct { team *of; int part; pthread_t thread; } team_member;
 
-/* Waits in place for about as long as a product takes, then lets others have the core: with more
-   threads than cores, the one that is waited for may be among them. */
-#define TEAM_WAIT_WHILE(condition) \
-    for (int spins = 0; (condition); spins++) { \
-        if (spins < 2000) team_pause(); else sched_yield(); \
-    }
-
-/* Returns when every member has called it as often as this one. */
+/* Returns when every member has called it as often as this one. Waits in place for about as long
+   as a product takes, then sleeps: who is waited for may be waiting for a core. */
 static inline void team_barrier(team *t)
 {
     if (t->size == 1)
@@ -51,17 +52,33 @@ static inline void team_barrier(team *t)
     const unsigned round = __atomic_load_n(&t->round, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&t->arrived, 1, __ATOMIC_ACQ_REL) == t->size) {
         __atomic_store_n(&t->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&t->round, round + 1, __ATOMIC_RELEASE);
-    } else {
-        TEAM_WAIT_WHILE(__atomic_load_n(&t->round, __ATOMIC_ACQUIRE) == round)
+        __atomic_store_n(&t->round, round + 1, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&t->asleep, __ATOMIC_SEQ_CST)) {
+            pthread_mutex_lock(&t->mutex);
+            pthread_cond_broadcast(&t->next_round);
+            pthread_mutex_unlock(&t->mutex);
+        }
+        return;
     }
+    for (int spins = 0; spins < 2000; spins++) {
+        if (__atomic_load_n(&t->round, __ATOMIC_ACQUIRE) != round)
+            return;
+        team_pause();
+    }
+    pthread_mutex_lock(&t->mutex);
+    __atomic_add_fetch(&t->asleep, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&t->round, __ATOMIC_SEQ_CST) == round)
+        pthread_cond_wait(&t->next_round, &t->mutex);
+    __atomic_sub_fetch(&t->asleep, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&t->mutex);
 }
 
 static void *team_enter(void *argument)
 {
     const team_member *member = argument;
     team *t = member->of;
-    TEAM_WAIT_WHILE(!__atomic_load_n(&t->started, __ATOMIC_ACQUIRE))
+    while (!__atomic_load_n(&t->started, __ATOMIC_ACQUIRE))
+        sched_yield();
     t->body(t->argument, member->part);
     return 0;
 }
@@ -73,12 +90,17 @@ static inline void team_barrier(team *t) { (void)t; }
    Where the system refuses threads, the team is smaller. */
 static inline void team_run(team *t, int size, void (*body)(void *, int), void *argument)
 {
-    *t = (team){1, 0, 0, 0, body, argument};
+    memset(t, 0, sizeof *t);
+    t->size = 1;
+    t->body = body;
+    t->argument = argument;
 #if HAS_THREADS
     team_member members[MOST_THREADS];
     sigset_t all, before;
     int count = 1;
     if (size > 1) {
+        pthread_mutex_init(&t->mutex, 0);
+        pthread_cond_init(&t->next_round, 0);
         /* signals stay with the threads that were there before */
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -95,6 +117,10 @@ static inline void team_run(team *t, int size, void (*body)(void *, int), void *
     body(argument, 0);
     for (int part = 1; part < count; part++)
         pthread_join(members[part].thread, 0);
+    if (size > 1) {
+        pthread_cond_destroy(&t->next_round);
+        pthread_mutex_destroy(&t->mutex);
+    }
 #else
     (void)size;
     body(argument, 0);
