@@ -91,9 +91,9 @@ def check() -> list[Check]:
     error = float(np.max(np.abs(our_losses - their_losses) / their_losses))
     apart = np.linalg.norm(net.parameters - flatten(made.coefs_, made.intercepts_))
     moved = float(np.linalg.norm(net.parameters - first.flat))
-    # Rounding grows along 1290 steps of a rate that is large on purpose, far less than their
-    # number: a different batch, step or rate shows in the first digit.
-    tolerance = 100 * unit_roundoff(first)
+    # Rounding grows along 1290 steps, by far less than their number; a different batch, step or
+    # rate shows in the first digit.
+    tolerance = 10 * unit_roundoff(first)
     return [
         Check("loss of each epoch", error, tolerance),
         Check("parameters after 30 epochs", float(apart) / moved, tolerance),

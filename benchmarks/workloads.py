@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Shape:
 
     @property
     def _products(self) -> list[int]:
-        return [a * b for a, b in zip(self.widths, self.widths[1:], strict=False)]
+        return [n_in * n_out for n_in, n_out in pairwise(self.widths)]
 
     @property
     def n_parameters(self) -> int:
@@ -186,7 +187,7 @@ def make_model(cell: Cell, *, softmax: bool = True) -> Model:
     """Draw the first parameters of a cell: He's initialisation, and small biases."""
     rng = np.random.default_rng(1)
     shape = cell.shape
-    pairs = list(zip(shape.widths, shape.widths[1:], strict=False))
+    pairs = list(pairwise(shape.widths))
     weights = [rng.normal(size=pair) * np.sqrt(2 / pair[0]) for pair in pairs]
     biases = [0.01 * rng.normal(size=n_out) for _, n_out in pairs]
     return Model(

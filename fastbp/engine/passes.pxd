@@ -7,7 +7,7 @@ from libc.math cimport isfinite
 from libc.string cimport memcpy
 
 from .activations cimport IDENTITY, multiply_by_derivative
-from .losses cimport row_loss
+from .losses cimport CROSS_ENTROPY, exponentials_of_logits, row_loss
 from .products cimport backward, backward_scratch, forward, forward_scratch
 from .records cimport Layer, Net, Samples, real
 from .team cimport Member, barrier, is_first, share
@@ -99,6 +99,8 @@ cdef inline double loss_pass(
     cdef const real* target
     cdef double loss = 0
     cdef Py_ssize_t i, j, sample
+    if net.loss == CROSS_ENTROPY and net.from_logits:
+        exponentials_of_logits(outputs, delta, n, net.n_out)
     for i in range(n):
         sample = start + i if samples.order == NULL else samples.order[start + i]
         if samples.labels == NULL:

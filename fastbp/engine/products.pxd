@@ -36,6 +36,7 @@ cdef enum:
     LARGE_WEIGHT = 1 << 21      # bytes of W from which on it is copied into panels
     DEEP_ROWS = 64              # rows from which on a panel is as deep as W
     SHALLOW = 128               # depth of the blocks of panels before that
+    WIDE = 256                  # columns of D from which on it pays to lay out blocks of X
 
 
 cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
@@ -219,6 +220,22 @@ cdef inline void scale(real beta, real* target, Py_ssize_t n) noexcept nogil:
             target[j] *= beta
 
 
+cdef inline void add_rows(
+    Py_ssize_t n, Py_ssize_t columns, const real* D, real alpha, real* total,
+) noexcept nogil:
+    """total += alpha sum of the rows of D (n x columns), four at a time."""
+    cdef Py_ssize_t i, j
+    cdef const real* d
+    for i in range(n // 4):
+        d = D + 4 * i * columns
+        for j in range(columns):
+            total[j] += alpha * ((d[j] + d[j + columns])
+                                 + (d[j + 2 * columns] + d[j + 3 * columns]))
+    for i in range(n - n % 4, n):
+        for j in range(columns):
+            total[j] += alpha * D[i * columns + j]
+
+
 cdef inline void backward_one_row(
     const Layer* layer, int activation, const real* W, const real* x, const real* d, real* d_in,
     real alpha, real beta, real* gradient,
@@ -274,6 +291,7 @@ cdef inline void backward_tiles(
     cdef real* D_panels = scratch
     cdef real* W_panel = D_panels + n * round_up(n_out, panel)
     cdef real* X_block = W_panel + panel * round_up(n_out, panel)
+    cdef bint wide = n_out >= WIDE
     cdef Py_ssize_t rows, height, i, r, j = 0
     cdef tile_end end, update
     end.kind = TILE_GATED if activation == RELU else TILE_PLAIN
@@ -294,11 +312,14 @@ cdef inline void backward_tiles(
                 i += TILE_ROWS
         r = first
         while r < first + rows:
+            # the panels of D pass by for each block of rows, so that W is written row by row
             height = min(<Py_ssize_t>TILE_ROWS, first + rows - r)
-            copy_columns(X + r, n_in, n, height, X_block, <Py_ssize_t>TILE_ROWS)
+            if wide:
+                copy_columns(X + r, n_in, n, height, X_block, <Py_ssize_t>TILE_ROWS)
             j = 0
             while j < n_out:
-                tile(height, n, X_block, 1, TILE_ROWS, D_panels + j * n, panel,
+                tile(height, n, X_block if wide else X + r, 1,
+                     <Py_ssize_t>TILE_ROWS if wide else n_in, D_panels + j * n, panel,
                      gradient + r * n_out + j, n_out, min(panel, n_out - j), &update)
                 j += panel
             r += TILE_ROWS
@@ -320,7 +341,7 @@ cdef inline void backward(
     cdef const real* W = parameters + layer.weight
     cdef real* gradient = target + layer.weight
     cdef real* bias = target + layer.bias
-    cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, i, j
+    cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, i
     cdef Py_ssize_t panel = panel_width(sizeof(real))
     cdef Py_ssize_t first = 0, stop = n_in
     cdef bint gated = activation == RELU
@@ -352,7 +373,5 @@ cdef inline void backward(
                                    1, stop - first)
     if is_first(member):
         scale(beta, bias, n_out)
-        for i in range(n):
-            for j in range(n_out):
-                bias[j] += alpha * D[i * n_out + j]
+        add_rows(n, n_out, D, alpha, bias)
     barrier(member)
