@@ -26,7 +26,7 @@ from .blas cimport gemm
 from .records cimport Layer, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport (
-    HAS_TILES, TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer,
+    HAS_TILES, PREFETCH, TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer,
     combine_listed, list_nonzero, panel_width, rows_dot, tile, tile_end, transpose,
 )
 
@@ -36,6 +36,7 @@ cdef enum:
     LARGE_WEIGHT = 1 << 21      # bytes of W from which on it is copied into panels
     DEEP_ROWS = 64              # rows from which on a panel is as deep as W
     SHALLOW = 128               # depth of the blocks of panels before that
+    AHEAD = 16                  # rows of a large W that are on their way while one is copied
     WIDE = 256                  # columns of D from which on it pays to lay out blocks of X
 
 
@@ -134,6 +135,8 @@ cdef inline void forward_in_panels(
             for row in range(taken):
                 j = first
                 while j < last:
+                    PREFETCH(W + (k + row + AHEAD) * n_out + j)
+                    PREFETCH(W + (k + row + AHEAD) * n_out + j + panel // 2)
                     copy_columns(W + (k + row) * n_out + j, n_out, 1, min(panel, n_out - j),
                                  scratch + (j - first) * taken + row * panel, panel)
                     j += panel

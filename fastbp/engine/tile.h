@@ -44,6 +44,14 @@
 #define INLINE static inline
 #endif
 
+/* Where many rows are read side by side, or one short piece of each, the processor does not see
+   by itself what comes next. */
+#if defined(__GNUC__)
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define PREFETCH(p)
+#endif
+
 /* What becomes of a tile's sums. */
 enum tile_kind {
     TILE_FORWARD,               /* C = sums + bias, below zero cut off if asked for */

@@ -10,6 +10,7 @@ cdef extern from "tile.h" nogil:
         TILE_PLAIN
         TILE_UPDATE
 
+    void PREFETCH(const void*) noexcept
     long VECTOR_LANES_f32 "VECTOR_LANES(float)"
     long VECTOR_LANES_f64 "VECTOR_LANES(double)"
 

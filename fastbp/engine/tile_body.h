@@ -383,8 +383,11 @@ static inline void NAME(transpose)(
         for (long k = 0; k < depth; k += LANES) {
             VECTOR v[VECTOR_LANES(REAL)];
 #pragma GCC unroll 16
-            for (long i = 0; i < LANES; i++)
-                v[i] = NAME(load)(A + (c + i < rows ? c + i : rows - 1) * a_row + k);
+            for (long i = 0; i < LANES; i++) {
+                const REAL *a = A + (c + i < rows ? c + i : rows - 1) * a_row + k;
+                PREFETCH(a + 8 * LANES);
+                v[i] = NAME(load)(a);
+            }
 #if !defined(FASTBP_PORTABLE)
             if (LANES > 8)
                 NAME(swap_blocks)(v, 8);
