@@ -18,7 +18,7 @@ from .optimizers cimport sgd
 from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, scratch_size, shared_loss_pass,
 )
-from .products cimport DEEP_ROWS, LARGE_WEIGHT, forward
+from .products cimport MANY_ROWS, LARGE_WEIGHT, forward
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES
@@ -43,7 +43,7 @@ LOSSES = {
 CROSSOVERS = {
     "rows on the one-row path": 1,
     "bytes of a weight matrix before it is copied into panels": LARGE_WEIGHT,
-    "rows before panels are as deep as the matrix": DEEP_ROWS,
+    "rows before such panels are deep and narrow": MANY_ROWS,
 }
 
 cdef enum:

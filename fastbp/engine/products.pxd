@@ -34,8 +34,10 @@ cdef enum:
     LISTED = 256                # rows looked at for zeros at a time
     BLOCK = 32                  # rows of W that one row takes at a time
     LARGE_WEIGHT = 1 << 21      # bytes of W from which on it is copied into panels
-    DEEP_ROWS = 64              # rows from which on a panel is as deep as W
-    SHALLOW = 128               # depth of the blocks of panels before that
+    MANY_ROWS = 64              # rows from which on the blocks are deep and narrow
+    DEEP = 512                  # rows of W, and
+    NARROW = 4                  # panels of such a block
+    SHALLOW = 128               # rows of W of a block before that, over all columns
     AHEAD = 16                  # rows of a large W that are on their way while one is copied
     WIDE = 256                  # columns of D from which on it pays to lay out blocks of X
 
@@ -55,7 +57,7 @@ cdef inline Py_ssize_t forward_scratch(
     cdef Py_ssize_t panel = panel_width(item)
     if n == 1 or layer.n_out == 1 or not is_large(layer, item):
         return 0
-    return max(layer.n_in * panel,
+    return max(min(layer.n_in, <Py_ssize_t>DEEP) * NARROW * panel,
                min(layer.n_in, <Py_ssize_t>SHALLOW) * round_up(layer.n_out, panel))
 
 
@@ -117,12 +119,12 @@ cdef inline void forward_in_panels(
 
     Blocks of W are laid out as panels that the second cache holds. Few rows would spend their
     time waiting for W from far away: they take it in shallow blocks over all columns, which
-    reads it in the order in which it lies. Many rows take it in single panels as deep as W,
-    which writes A once.
+    reads it in the order in which it lies. Many rows take it in deep blocks of a few panels,
+    which goes over A less often, and still reads more than one cache line of a page at a time.
     """
     cdef Py_ssize_t panel = panel_width(sizeof(real)), n_in = layer.n_in, n_out = layer.n_out
-    cdef Py_ssize_t depth = n_in if n >= DEEP_ROWS else min(n_in, <Py_ssize_t>SHALLOW)
-    cdef Py_ssize_t columns = panel if n >= DEEP_ROWS else stop - start
+    cdef Py_ssize_t depth = min(n_in, <Py_ssize_t>(DEEP if n >= MANY_ROWS else SHALLOW))
+    cdef Py_ssize_t columns = NARROW * panel if n >= MANY_ROWS else stop - start
     cdef Py_ssize_t k = 0, first, last, j, row, taken
     cdef tile_end end
     end.kind = TILE_FORWARD
