@@ -26,6 +26,7 @@ from benchmarks.peers.base import Adapter
 from benchmarks.workloads import Cell, make_data, make_model
 
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
+PAUSE = 0.01  # seconds between samples on several threads
 BLOCK = 500  # calls of one side before it is the other's turn
 FEWEST_CALLS, MOST_CALLS = 1000, 100_000
 
@@ -63,6 +64,11 @@ def written_race(measured: Race) -> Result:
     }
 
 
+def pause_for(cell: Cell) -> float:
+    """Return the seconds that one side's threads get to go to sleep."""
+    return 0.0 if cell.threads == "1" else PAUSE
+
+
 Calls = tuple[Callable[[], Any], Callable[[], Any]]
 
 
@@ -89,7 +95,7 @@ def predict(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effo
         long_enough(partial(time_calls, adapter, call), 1, effort)
         for adapter, call in zip((ours, theirs), calls, strict=True)
     )
-    result |= written_race(race(our_sample, their_sample, effort))
+    result |= written_race(race(our_sample, their_sample, effort, pause=pause_for(cell)))
     return result | {"flops": cell.shape.flops(cell.task, cell.batch)}
 
 
@@ -135,7 +141,7 @@ def steps(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort
         long_enough(partial(time_epochs, trainer, n_steps=n_steps), n_steps, effort)
         for trainer in trainers
     )
-    result |= written_race(race(our_sample, their_sample, effort))
+    result |= written_race(race(our_sample, their_sample, effort, pause=pause_for(cell)))
     return result | {"steps": n_steps, "flops": cell.shape.flops(cell.task, cell.batch)}
 
 

@@ -129,19 +129,34 @@ class Race:
         return summarize(pair_ratios(self.pairs))
 
 
-def race(ours: Sample, theirs: Sample, effort: Effort) -> Race:
-    """Measure both sides by turns, each as often first as the other."""
+def race(ours: Sample, theirs: Sample, effort: Effort, *, pause: float = 0.0) -> Race:
+    """Measure both sides by turns, each as often first as the other.
+
+    Parameters
+    ----------
+    ours, theirs : callable
+    effort : Effort
+    pause : float
+        Seconds before each sample. With several threads some are needed: a pool that spins
+        after a call would take a core from the other side's next sample.
+    """
+
+    def rested(sample: Sample) -> float:
+        if pause:
+            time.sleep(pause)
+        return sample()
+
     fewest, most = effort.pairs
     pairs: list[tuple[float, float]] = []
     with no_garbage_collection():
         started, cpu = time.perf_counter(), time.process_time()
         while len(pairs) < most:
             if len(pairs) % 2:
-                second = theirs()
-                pairs.append((ours(), second))
+                second = rested(theirs)
+                pairs.append((rested(ours), second))
             else:
-                first = ours()
-                pairs.append((first, theirs()))
+                first = rested(ours)
+                pairs.append((first, rested(theirs)))
             elapsed = time.perf_counter() - started
             if elapsed > effort.budget and 2 * len(pairs) >= fewest:
                 break

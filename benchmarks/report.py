@@ -74,6 +74,8 @@ def tables(result: Result, *, brief: bool = False) -> list[Table]:
             made.insert(0, latency_table(rows, brief=brief))
         elif task == "digits":
             made.append(digits_table(rows))
+    if scaling := scaling_rows(found):
+        made.append(scaling_table(scaling))
     if "startup" in result:
         made.append(startup_table(result["startup"]))
     return made
@@ -174,6 +176,31 @@ def latency_table(rows: dict[Place, list[Result]], *, brief: bool) -> Table:
         f"Reading the clock accounts for {number(1e6 * clock)} of each.",
         columns=["network", "fastbp", *map(title_of, peers)],
         rows=body,
+    )
+
+
+def scaling_rows(found: dict[Key, dict[Place, list[Result]]]) -> list[list[str]]:
+    """Compare fastbp's times on all threads with those on one, where both were measured."""
+    body = []
+    for (task, dtype, threads), rows in found.items():
+        alone = found.get((task, dtype, "1"), {})
+        for place in rows if threads == "all" else ():
+            if place in alone:
+                one, many = fastbp_seconds(alone[place]), fastbp_seconds(rows[place])
+                network, batch = place
+                times = [number(1e6 * one), number(1e6 * many), factor(one / many)]
+                body.append([network, task, str(batch), *times])
+    return body
+
+
+def scaling_table(rows: list[list[str]]) -> Table:
+    """Show what more threads gain."""
+    return Table(
+        title="fastbp on one and on all threads, float32",
+        note="Microseconds, and how many times faster all threads are than one. The two were "
+        "measured in different processes of this run, not by turns.",
+        columns=["network", "task", "rows", "one thread", "all threads", "gain"],
+        rows=rows,
     )
 
 

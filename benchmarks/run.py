@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def measure_group(group: Group, *, quick: bool, deadline: float, tick: Tick) -> 
     }
     results: list[Result] = []
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
             cwd=ROOT,
             env=environment(group),
@@ -142,38 +143,41 @@ def measure_group(group: Group, *, quick: bool, deadline: float, tick: Tick) -> 
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        limit = min(deadline + GRACE - time.time(), threading.TIMEOUT_MAX)
-        timer = threading.Timer(limit, process.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            process.stdin.write(json.dumps(orders))
-            process.stdin.close()
-            for cell in group.cells:
-                tick(f"{cell.name}  {group.peer.title}")
-                line = process.stdout.readline()
-                if not line:
-                    break
-                results.append(json.loads(line))
-                tick("")
-            process.wait()
-        finally:
-            timer.cancel()
-            process.kill()
-        if len(results) < len(group.cells):
-            errors.seek(0)
-            said = errors.read().strip().splitlines() or [f"exit status {process.returncode}"]
-            late = time.time() > deadline
-            reason = {"left_out": "no time left"} if late else {"failed": said[-1]}
-            for cell in group.cells[len(results) :]:
-                tick("")
-                results.append(
-                    {"cell": cell.name, **asdict(cell), "peer": group.peer.name, **reason}
-                )
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with ended_by(process, deadline + GRACE):
+                process.stdin.write(json.dumps(orders))
+                process.stdin.close()
+                for cell in group.cells:
+                    tick(f"{cell.name}  {group.peer.title}")
+                    line = process.stdout.readline()
+                    if not line:
+                        break
+                    results.append(json.loads(line))
+                    tick("")
+                process.wait()
+        errors.seek(0)
+        said = errors.read().strip().splitlines() or [f"exit status {process.returncode}"]
+    reason = {"left_out": "no time left"} if time.time() > deadline else {"failed": said[-1]}
+    for cell in group.cells[len(results) :]:
+        results.append({"cell": cell.name, **asdict(cell), "peer": group.peer.name, **reason})
+        tick("")
     return results
+
+
+@contextmanager
+def ended_by(process: subprocess.Popen[str], deadline: float) -> Iterator[None]:
+    """End a process at a time, or when this context is left, whichever comes first."""
+    limit = min(max(deadline - time.time(), 0.0), threading.TIMEOUT_MAX)
+    timer = threading.Timer(limit, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        process.kill()
 
 
 def measure_peak() -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 
 import numpy as np
@@ -18,11 +17,13 @@ def show_config() -> None:
     Says so loudly when a faster engine would run on this processor, or when the only one that
     does is the portable one.
     """
+    from importlib import metadata  # takes longer to import than all of fastbp
+
     available = _dispatch.available_variants()
-    scipy = importlib.metadata.version("scipy")
+    scipy = metadata.version("scipy")
     uses_blas = _dispatch.variant == "portable"
     rows = [
-        ("fastbp", importlib.metadata.version("fastbp")),
+        ("fastbp", metadata.version("fastbp")),
         ("python", f"{platform.python_version()}, numpy {np.__version__}, scipy {scipy}"),
         ("machine", f"{platform.machine()}, {_dispatch.usable_cores()} cores for this process"),
         ("engine", _dispatch.variant),

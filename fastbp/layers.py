@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING
 
 from fastbp import _checks
 from fastbp._dispatch import engine
 from fastbp.initializers import INITIALIZERS
 
-__all__ = ["Dense"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
 
-Initializer = Callable[[np.random.Generator, int, int], ArrayLike]
+    Initializer = Callable[[np.random.Generator, int, int], ArrayLike]
+
+__all__ = ["Dense"]
 
 
 @dataclass(frozen=True)
