@@ -296,7 +296,8 @@ cdef inline void backward_tiles(
     cdef real* D_panels = scratch
     cdef real* W_panel = D_panels + n * round_up(n_out, panel)
     cdef real* X_block = W_panel + panel * round_up(n_out, panel)
-    cdef bint wide = n_out >= WIDE
+    cdef const real* columns
+    cdef Py_ssize_t step
     cdef Py_ssize_t rows, height, i, r, j = 0
     cdef tile_end end, update
     end.kind = TILE_GATED if activation == RELU else TILE_PLAIN
@@ -319,12 +320,13 @@ cdef inline void backward_tiles(
         while r < first + rows:
             # the panels of D pass by for each block of rows, so that W is written row by row
             height = min(<Py_ssize_t>TILE_ROWS, first + rows - r)
-            if wide:
+            columns, step = X + r, n_in
+            if n_out >= WIDE:
                 copy_columns(X + r, n_in, n, height, X_block, <Py_ssize_t>TILE_ROWS)
+                columns, step = X_block, TILE_ROWS
             j = 0
             while j < n_out:
-                tile(height, n, X_block if wide else X + r, 1,
-                     <Py_ssize_t>TILE_ROWS if wide else n_in, D_panels + j * n, panel,
+                tile(height, n, columns, 1, step, D_panels + j * n, panel,
                      gradient + r * n_out + j, n_out, min(panel, n_out - j), &update)
                 j += panel
             r += TILE_ROWS
