@@ -13,6 +13,7 @@ import sys
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 debug = os.environ.get("FASTBP_DEBUG", "0") != "0"
 warnings_are_errors = os.environ.get("FASTBP_WERROR", "0") != "0"
@@ -63,6 +64,19 @@ def extension(name, args=(), defines=()):
     )
 
 
+class BuildBesideSources(build_ext):
+    """Copies the compiled modules beside the sources, whatever is being built.
+
+    ``python -m fastbp`` in the root of a clone imports the sources there, after a plain
+    ``pip install .`` too.
+    """
+
+    def run(self):
+        """Build, then copy."""
+        super().run()
+        self.copy_extensions_to_source()
+
+
 extensions = [
     extension("cpu"),
     extension("blas"),
@@ -84,10 +98,6 @@ setup(
             "cdivision": True,
         },
     ),
-    # `python -m fastbp` in the root of a clone imports the sources there, so that the compiled
-    # modules must lie beside them after a plain `pip install .` too.
-    options={
-        "build": {"build_base": build},
-        "build_ext": {"inplace": True, "parallel": os.cpu_count() or 1},
-    },
+    cmdclass={"build_ext": BuildBesideSources},
+    options={"build": {"build_base": build}, "build_ext": {"parallel": os.cpu_count() or 1}},
 )
