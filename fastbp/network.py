@@ -325,7 +325,7 @@ class Network:
         Returns
         -------
         float
-            The largest difference, relative to the largest gradient entry checked. With smooth
+            The largest difference, relative to the largest entry of the gradient. With smooth
             activations about 1e-9 for a network of float64 and 1e-6 for one of float32. Zero
             against zero is 0: make sure that the gradient is not zero.
 
@@ -361,7 +361,7 @@ class Network:
             parameters[k] = theta
             differences[i] = (loss_above - loss_below) / (above - below)
         error = np.abs(gradient[checked] - differences).max()
-        scale = max(np.abs(differences).max(), np.abs(gradient[checked]).max())
+        scale = max(np.abs(differences).max(), np.abs(gradient).max())
         return float(error / scale) if scale > 0 else 0.0
 
     # --- how it learns ----------------------------------------------------------------------

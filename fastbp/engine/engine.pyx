@@ -39,13 +39,6 @@ LOSSES = {
     "cross_entropy": losses.CROSS_ENTROPY,
 }
 
-# Where one path takes over from another, for who wants to see.
-CROSSOVERS = {
-    "rows on the one-row path": 1,
-    "bytes of a weight matrix before it is copied into panels": LARGE_WEIGHT,
-    "rows before such panels are deep and narrow": MANY_ROWS,
-}
-
 cdef enum:
     MOST_ROWS = 1024            # of one pass, so that its activations stay in a cache
     STACK_DOUBLES = 2048        # outputs of the hidden layers in a small predict
@@ -59,11 +52,18 @@ cdef double MANY_PASSES_FLOPS = 3e9
 cdef double GIL_FLOPS = 1e6
 # Below this, the members of a team would wait for each other more than work.
 cdef double TEAM_FLOPS = 1.5e7
-CROSSOVERS["rows of one pass at most"] = MOST_ROWS
-CROSSOVERS["flops of a call before it releases the GIL"] = int(GIL_FLOPS)
-CROSSOVERS["flops of a step before threads share it"] = int(TEAM_FLOPS)
 # Between two looks at the clock.
 cdef double CLOCK_FLOPS = 2e6
+
+# Where one path takes over from another, for who wants to see.
+CROSSOVERS = {
+    "rows on the one-row path": 1,
+    "bytes of a weight matrix before it is copied into panels": LARGE_WEIGHT,
+    "rows before such panels are deep and narrow": MANY_ROWS,
+    "rows of one pass at most": MOST_ROWS,
+    "flops of a call before it releases the GIL": int(GIL_FLOPS),
+    "flops of a step before threads share it": int(TEAM_FLOPS),
+}
 
 # --- pieces of work, without Python ---------------------------------------------------------
 

@@ -66,7 +66,7 @@ INLINE VECTOR NAME(shuffle)(VECTOR a, VECTOR b, NAME(mask) from)
 /* v[i] + v[i ^ step] in every lane. step is a constant wherever this is inlined. */
 INLINE VECTOR NAME(add_partner)(VECTOR v, const long step)
 {
-    NAME(mask) partner;
+    NAME(mask) partner = {0};
 #pragma GCC unroll 16
     for (long i = 0; i < LANES; i++)
         partner[i] = i ^ step;
@@ -76,7 +76,7 @@ INLINE VECTOR NAME(add_partner)(VECTOR v, const long step)
 /* Two vectors into one, half as deep: lanes of `block` of a, then of b, each added to the next. */
 INLINE VECTOR NAME(fold)(VECTOR a, VECTOR b, const long block)
 {
-    NAME(mask) even, odd;
+    NAME(mask) even = {0}, odd = {0};
 #pragma GCC unroll 16
     for (long i = 0; i < LANES; i++) {
         /* lane i holds part of sum number i / block; blocks of a come first */
@@ -358,7 +358,7 @@ static inline void NAME(add_outer)(
 /* Swaps the off-diagonal blocks of size `block` of the square matrix v. */
 INLINE void NAME(swap_blocks)(VECTOR *v, const long block)
 {
-    NAME(mask) low, high;
+    NAME(mask) low = {0}, high = {0};
 #pragma GCC unroll 16
     for (long i = 0; i < LANES; i++) {
         low[i] = (i & block) ? LANES + i - block : i;
