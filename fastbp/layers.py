@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,7 @@ from fastbp._dispatch import engine
 from fastbp.initializers import INITIALIZERS
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike
-
-    Initializer = Callable[[np.random.Generator, int, int], ArrayLike]
+    from fastbp.initializers import Initializer
 
 __all__ = ["Dense"]
 

@@ -92,7 +92,9 @@ class Network:
         self._parameters = self._plan.parameters
         for layer, weight, bias in zip(self._layers, self.weights, self.biases, strict=True):
             with np.errstate(over="ignore"):
-                weight[...] = initial_weight(self._rng, layer, len(weight))
+                weight[...] = initial_weight(
+                    self._rng, layer.init, layer.activation, *weight.shape
+                )
             bias[...] = 0
         if not engine.all_finite(self._parameters):
             raise ValueError(f"init must return values that {self._dtype.name} can hold")
