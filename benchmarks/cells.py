@@ -128,15 +128,24 @@ def latency(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effo
     return result | {"clock": clock_overhead() / 1e9}
 
 
+# Over thousands of steps in float32 it happens that a relu whose input is zero to rounding is on for
+# one side and off for the other; from there on the two go apart.
+CHECKED_STEPS = 1000
+
+
 def steps(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) -> Result:
     """Time the steps of shuffled epochs."""
     model = make_model(cell)
     n_steps = cell.shape.steps[cell.batch] // (4 if effort is QUICK else 1)
     X, y = make_data(cell, cell.batch * n_steps)
-    trainers = [adapter.trainer(model, X, y, cell.batch) for adapter in (ours, theirs)]
-    result = written_checks(check_training(model, n_steps, *trainers))
+    checked = min(n_steps, CHECKED_STEPS)
+    rows = cell.batch * checked
+    result = written_checks(check_training(model, checked, *(
+        adapter.trainer(model, X[:rows], y[:rows], cell.batch) for adapter in (ours, theirs)
+    )))
     if not result["agree"]:
         return result
+    trainers = [adapter.trainer(model, X, y, cell.batch) for adapter in (ours, theirs)]
     our_sample, their_sample = (
         long_enough(partial(time_epochs, trainer, n_steps=n_steps), n_steps, effort)
         for trainer in trainers
