@@ -128,8 +128,8 @@ def latency(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effo
     return result | {"clock": clock_overhead() / 1e9}
 
 
-# Over thousands of steps in float32 it happens that a relu whose input is zero to rounding is on for
-# one side and off for the other; from there on the two go apart.
+# Over thousands of steps in float32 it happens that a relu whose input is zero to rounding is on
+# for one side and off for the other; from there on the two go apart.
 CHECKED_STEPS = 1000
 
 
