@@ -16,7 +16,7 @@ from .blas cimport has_blas, set_blas
 from .clock cimport milliseconds, out_of_patience
 from .optimizers cimport sgd
 from .passes cimport (
-    Workspace, forward_pass, gather, gradient_pass, scratch_size, shared_loss_pass,
+    Workspace, forward_pass, gather, gradient_pass, own_scratch, scratch_size, shared_loss_pass,
 )
 from .products cimport MANY_ROWS, LARGE_WEIGHT, forward
 from .records cimport Layer, Net, Samples, real
@@ -218,7 +218,7 @@ cdef Status predict_rows(
 ) noexcept nogil:
     """Rows done .. n of the last layer's output. work.outputs holds 2 x rows x widest."""
     cdef double since = milliseconds() if n > work.rows else 0, flops = 0
-    cdef real* scratch = <real*>work.scratch + member.part * work.scratch_size
+    cdef real* scratch = own_scratch(parameters, work, member)
     cdef Py_ssize_t start = done[0], at, count
     cdef Status status = DONE
     cdef const real* inputs
@@ -245,16 +245,23 @@ cdef Status predict_rows(
 
 # --- the same by a team, for either type ----------------------------------------------------
 
+cdef enum Task:
+    TRAIN
+    SWEEP
+    PREDICT
+
+
 cdef struct Call:
+    Task task
     const Net* net
     void* parameters
     bint single                 # float32, not float64
     const Samples* samples
     Workspace* work
-    Epoch* epoch                # of train_body
-    Sweep* sweep                # of sweep_body
+    Epoch* epoch                # to train
+    Sweep* sweep                # to sweep
     void* gradient
-    const void* X               # of predict_body
+    const void* X               # to predict
     Py_ssize_t n
     void* out
     Py_ssize_t* done
@@ -262,53 +269,31 @@ cdef struct Call:
     Status status
 
 
-cdef void train_body(void* argument, int part) noexcept nogil:
+cdef Status work_on(Call* call, real* parameters, const Member* member) noexcept nogil:
+    if call.task == TRAIN:
+        return advance(call.net, parameters, call.samples, call.epoch, call.work, member)
+    if call.task == SWEEP:
+        return sweep_gradient(call.net, <const real*>parameters, call.samples, call.sweep,
+                              <real*>call.gradient, call.work, member)
+    return predict_rows(call.net, <const real*>parameters, <const real*>call.X, call.n,
+                        <real*>call.out, call.done, call.work, member)
+
+
+cdef void body(void* argument, int part) noexcept nogil:
+    """What every member of a team runs."""
     cdef Call* call = <Call*>argument
     cdef Member member = Member(&call.members, part)
     cdef Status status
     if call.single:
-        status = advance(call.net, <float*>call.parameters, call.samples, call.epoch, call.work,
-                         &member)
+        status = work_on(call, <float*>call.parameters, &member)
     else:
-        status = advance(call.net, <double*>call.parameters, call.samples, call.epoch, call.work,
-                         &member)
+        status = work_on(call, <double*>call.parameters, &member)
     if is_first(&member):
         call.status = status
 
 
-cdef void sweep_body(void* argument, int part) noexcept nogil:
-    cdef Call* call = <Call*>argument
-    cdef Member member = Member(&call.members, part)
-    cdef Status status
-    if call.single:
-        status = sweep_gradient(call.net, <const float*>call.parameters, call.samples, call.sweep,
-                                <float*>call.gradient, call.work, &member)
-    else:
-        status = sweep_gradient(call.net, <const double*>call.parameters, call.samples,
-                                call.sweep, <double*>call.gradient, call.work, &member)
-    if is_first(&member):
-        call.status = status
-
-
-cdef void predict_body(void* argument, int part) noexcept nogil:
-    cdef Call* call = <Call*>argument
-    cdef Member member = Member(&call.members, part)
-    cdef Status status
-    if call.single:
-        status = predict_rows(call.net, <const float*>call.parameters, <const float*>call.X,
-                              call.n, <float*>call.out, call.done, call.work, &member)
-    else:
-        status = predict_rows(call.net, <const double*>call.parameters, <const double*>call.X,
-                              call.n, <double*>call.out, call.done, call.work, &member)
-    if is_first(&member):
-        call.status = status
-
-
-ctypedef void (*body_t)(void*, int) noexcept nogil
-
-
-cdef int run(Call* call, body_t body, int n_threads) except -1:
-    """Run a body to its end, without the GIL; between its pauses a pending Ctrl-C is raised."""
+cdef int run(Call* call, int n_threads) except -1:
+    """Run a call to its end, without the GIL; between its pauses a pending Ctrl-C is raised."""
     call.status = PAUSED
     while call.status == PAUSED:
         with nogil:
@@ -459,19 +444,16 @@ cdef class Plan:
 
     cdef int prepare(self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads) except -1:
         """A workspace for passes of so many rows; kept from call to call while it is enough."""
-        cdef Net* net = &self.net
         load_blas()
         if self.rows < rows or self.threads < n_threads:
-            self.rows, self.threads = max(rows, self.rows), max(n_threads, self.threads)
-            self.allocate()
+            self.allocate(max(rows, self.rows), max(n_threads, self.threads))
         self.work.rows = rows
         if batch_size > rows and self.work.gradient == NULL:
-            self.work.gradient = self.buffer(net.n_parameters)
+            self.work.gradient = self.buffer(self.net.n_parameters)
         return 0
 
-    cdef int allocate(self) except -1:
+    cdef int allocate(self, Py_ssize_t rows, int threads) except -1:
         cdef Net* net = &self.net
-        cdef Py_ssize_t rows = self.rows, threads = self.threads
         self.release_workspace()
         self.work.inputs = self.buffer(rows * net.n_in)
         self.work.outputs = self.buffer(rows * net.n_outputs)
@@ -549,29 +531,30 @@ cdef class Plan:
         cdef double[STACK_DOUBLES] stack
         cdef Workspace work
         cdef Call call
-        cdef Py_ssize_t size, done = 0
+        cdef Py_ssize_t hidden, size, done = 0
         cdef void* memory = NULL
         load_blas()
         work.rows = rows_per_pass(&self.net, n, self.item)
         work.scratch_size = scratch_size(&self.net, work.rows, self.item, False)
         n_threads = useful_threads(&self.net, work.rows, n_threads)
-        size = 2 * work.rows * self.net.widest * self.item
+        hidden = 2 * work.rows * self.net.widest * self.item
+        size = hidden + work.scratch_size * n_threads * self.item + PADDING
         work.outputs = stack
-        if size + (work.scratch_size * n_threads) * self.item + PADDING > sizeof(stack):
-            memory = work.outputs = malloc(
-                size + work.scratch_size * n_threads * self.item + PADDING)
+        if size > <Py_ssize_t>sizeof(stack):
+            memory = work.outputs = malloc(size)
             if memory == NULL:
                 raise MemoryError
-        work.scratch = <char*>work.outputs + size
+        work.scratch = <char*>work.outputs + hidden
         call.net, call.parameters, call.work = &self.net, self.theta, &work
         call.single = self.type_number == cnp.NPY_FLOAT32
+        call.task = PREDICT
         call.X, call.n, call.out, call.done = X, n, out, &done
         try:
             if small:
                 call.members.size = 1
-                predict_body(&call, 0)
+                body(&call, 0)
             else:
-                run(&call, predict_body, n_threads)
+                run(&call, n_threads)
         finally:
             free(memory)
         return 0
@@ -586,8 +569,8 @@ cdef class Plan:
         if gradient is not None:
             call.gradient = pointer(gradient, self.type_number, "gradient")
             assert gradient.shape == (self.net.n_parameters,)
-        call.sweep = &sweep
-        self.run_training(&call, sweep_body, &samples, samples.n, n_threads)
+        call.task, call.sweep = SWEEP, &sweep
+        self.run_training(&call, &samples, samples.n, n_threads)
         return sweep.loss
 
     def epoch(self, X, y, order, Py_ssize_t batch_size, double rate, int n_threads=1):
@@ -603,16 +586,16 @@ cdef class Plan:
         cdef Call call
         assert batch_size > 0
         self.describe(X, y, order, &samples)
-        call.epoch = &epoch
-        self.run_training(&call, train_body, &samples, min(batch_size, samples.n), n_threads)
+        call.task, call.epoch = TRAIN, &epoch
+        self.run_training(&call, &samples, min(batch_size, samples.n), n_threads)
         if call.status == NOT_FINITE:
             return epoch.batch_loss, epoch.steps
         return epoch.loss / samples.n, epoch.steps
 
     cdef int run_training(
-        self, Call* call, body_t body, const Samples* samples, Py_ssize_t batch, int n_threads,
+        self, Call* call, const Samples* samples, Py_ssize_t batch, int n_threads,
     ) except -1:
-        """Run a body on the network's workspace: one thread of the user's at a time."""
+        """Run a call on the network's workspace: one thread of the user's at a time."""
         cdef Py_ssize_t rows
         if self.training:       # the GIL is held here
             raise RuntimeError(
@@ -627,7 +610,7 @@ cdef class Plan:
             call.net, call.parameters, call.work = &self.net, self.theta, &self.work
             call.single = self.type_number == cnp.NPY_FLOAT32
             call.samples = samples
-            run(call, body, n_threads)
+            run(call, n_threads)
         finally:
             self.training = False
         return 0
