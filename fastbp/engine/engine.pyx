@@ -22,6 +22,7 @@ from .products cimport MANY_ROWS, LARGE_WEIGHT, forward
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES
+from .tile cimport all_finite as all_finite_values
 
 cnp.import_array()
 
@@ -81,23 +82,6 @@ cdef struct Epoch:
     double batch_loss           # of those rows
     double loss                 # summed over the rows of all whole batches
     double rate
-
-
-cdef bint all_finite_values(const real* values, Py_ssize_t n) noexcept nogil:
-    # x * 0 is 0 for every finite x and NaN otherwise; 16 sums of their own vectorise
-    cdef real[16] sums
-    cdef real total = 0
-    cdef Py_ssize_t i, j, whole = n - n % 16
-    for j in range(16):
-        sums[j] = 0
-    for i in range(0, whole, 16):
-        for j in range(16):
-            sums[j] += values[i + j] * 0
-    for i in range(whole, n):
-        total += values[i] * 0
-    for j in range(16):
-        total += sums[j]
-    return total == 0
 
 
 cdef double flops_per_row(const Net* net) noexcept nogil:

@@ -30,6 +30,8 @@ cdef extern from "tile.h" nogil:
         const tile_end*) noexcept
     void rows_dot_f32(long, const int*, long, const float*, const float*, float*) noexcept
     void rows_dot_f64(long, const int*, long, const double*, const double*, double*) noexcept
+    bint all_finite_f32(long, const float*) noexcept
+    bint all_finite_f64(long, const double*) noexcept
     int list_nonzero_f32(long, const float*, int*) noexcept
     int list_nonzero_f64(long, const double*, int*) noexcept
     void combine_rows_f32(
@@ -62,6 +64,14 @@ cdef inline void tile(
         tile_f32(rows, depth, A, a_row, a_step, B, b_row, C, c_row, width, end)
     else:
         tile_f64(rows, depth, A, a_row, a_step, B, b_row, C, c_row, width, end)
+
+
+cdef inline bint all_finite(const real* x, Py_ssize_t n) noexcept nogil:
+    """Whether none of n elements is NaN or infinite."""
+    if real is float:
+        return all_finite_f32(n, x)
+    else:
+        return all_finite_f64(n, x)
 
 
 cdef inline int list_nonzero(const real* x, Py_ssize_t n, int* listed) noexcept nogil:

@@ -129,6 +129,8 @@ INLINE void NAME(tile_of)(
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++)
             sum[i][v] = (VECTOR){0};
+    /* unrolled, as counting would take turns from the multiply-adds */
+#pragma GCC unroll 4
     for (long k = 0; k < depth; k++) {
         VECTOR b[2];
 #pragma GCC unroll 2
@@ -194,6 +196,24 @@ static inline void NAME(tile)(
 #endif
     }
 #undef CASE
+}
+
+/* Whether none of n elements is NaN or infinite: x * 0 is 0 for every other x, and NaN for those. */
+static inline int NAME(all_finite)(long n, const REAL *x)
+{
+    VECTOR sum[4];
+    REAL sums[4], total = 0;
+    long k = 0;
+    for (int v = 0; v < 4; v++)
+        sum[v] = (VECTOR){0};
+    for (; k + 4 * LANES <= n; k += 4 * LANES)
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++)
+            sum[v] += NAME(load)(x + k + v * LANES) * (REAL)0;
+    for (; k < n; k++)
+        total += x[k] * 0;
+    NAME(totals)(sum, sums);
+    return total + sums[0] + sums[1] + sums[2] + sums[3] == 0;
 }
 
 /* The indices of what is not zero among n elements, and how many there are. `listed` has room for
