@@ -64,9 +64,12 @@ cdef inline Py_ssize_t forward_scratch(
 cdef inline Py_ssize_t backward_scratch(
     const Layer* layer, Py_ssize_t n, size_t item,
 ) noexcept nogil:
-    """How many elements `backward` wants: a panel of W^T, all panels of D, a block of X."""
+    """How many elements `backward` wants.
+
+    All panels of D, two of D^T and one of W^T or of the result, and a block of X.
+    """
     cdef Py_ssize_t panel = panel_width(item)
-    return round_up(layer.n_out, panel) * (panel + n) + n * TILE_ROWS
+    return round_up(layer.n_out, panel) * (n + 3 * panel) + n * TILE_ROWS
 
 
 cdef inline void copy_columns(
@@ -286,51 +289,113 @@ cdef inline void backward_one_column(
     combine_rows(n, n_in, D, X, alpha, gradient)
 
 
-cdef inline void backward_tiles(
+cdef enum Way:
+    BY_DOTS                     # for few rows: each element a dot product
+    BY_DELTA                    # (W D^T)^T, which transposes D and the result
+    BY_WEIGHT                   # D W^T, which transposes W
+
+
+cdef inline Way way_down(const Layer* layer, Py_ssize_t n, size_t item) noexcept nogil:
+    """How D W^T is taken: where n is small beside the layer, W is not worth transposing."""
+    if n <= TILE_ROWS // 2:
+        return BY_DOTS
+    if n <= 2 * panel_width(item) and layer.n_out >= WIDE:
+        return BY_DELTA
+    return BY_WEIGHT
+
+
+cdef inline void input_gradient_rows(
+    Way way, Py_ssize_t rows, Py_ssize_t n_out, const real* W, const real* D, Py_ssize_t n,
+    const real* D_turned, real* turned, real* D_in, Py_ssize_t n_in, tile_end* end,
+) noexcept nogil:
+    """`rows` columns, at most a panel's width, of D_in := D W^T for as many rows of W.
+
+    D_turned holds D^T in panels for BY_DELTA, and `turned` takes a panel of W^T or of the result.
+    """
+    cdef Py_ssize_t panel = panel_width(sizeof(real)), i = 0, r = 0, height, width
+    if way == BY_DOTS:
+        for i in range(n):
+            rows_dot(rows, NULL, n_out, W, D + i * n_out, D_in + i * n_in)
+    elif way == BY_DELTA:
+        while i < n:
+            width = min(panel, n - i)
+            r = 0
+            while r < rows:
+                height = min(<Py_ssize_t>TILE_ROWS, rows - r)
+                tile(height, n_out, W + r * n_out, n_out, 1, D_turned + i * n_out, panel,
+                     turned + r * panel, panel, width, end)
+                r += TILE_ROWS
+            transpose(rows, width, turned, panel, D_in + i * n_in, n_in)
+            i += panel
+    else:
+        transpose(rows, n_out, W, n_out, turned, panel)
+        while i < n:
+            height = min(<Py_ssize_t>TILE_ROWS, n - i)
+            tile(height, n_out, D + i * n_out, n_out, 1, turned, panel,
+                 D_in + i * n_in, n_in, rows, end)
+            end.gate = <const real*>end.gate + TILE_ROWS * n_in
+            i += TILE_ROWS
+
+
+cdef inline void weight_gradient_rows(
+    Py_ssize_t rows, Py_ssize_t n_out, const real* X, Py_ssize_t n_in, const real* D_panels,
+    Py_ssize_t n, real* X_block, real* gradient, const tile_end* update,
+) noexcept nogil:
+    """`rows` rows of W' := update(X^T D). The panels of D pass by for each few of them, so that
+    W' is written row by row.
+    """
+    cdef Py_ssize_t panel = panel_width(sizeof(real)), r = 0, j, height, step
+    cdef const real* columns
+    while r < rows:
+        height = min(<Py_ssize_t>TILE_ROWS, rows - r)
+        columns, step = X + r, n_in
+        if n_out >= WIDE:
+            copy_columns(X + r, n_in, n, height, X_block, <Py_ssize_t>TILE_ROWS)
+            columns, step = X_block, TILE_ROWS
+        j = 0
+        while j < n_out:
+            tile(height, n, columns, 1, step, D_panels + j * n, panel,
+                 gradient + r * n_out + j, n_out, min(panel, n_out - j), update)
+            j += panel
+        r += TILE_ROWS
+
+
+cdef inline bint backward_tiles(
     const Layer* layer, int activation, const real* W, const real* X, const real* D, Py_ssize_t n,
     real* D_in, real alpha, real beta, real* gradient, real* scratch,
     Py_ssize_t first, Py_ssize_t stop,
 ) noexcept nogil:
-    """Both products for rows first .. stop of W, one panel's rows after the other."""
+    """Both products for rows first .. stop of W, one panel's rows after the other.
+
+    Returns whether D_in has the derivative of relu in it already.
+    """
     cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, panel = panel_width(sizeof(real))
     cdef real* D_panels = scratch
-    cdef real* W_panel = D_panels + n * round_up(n_out, panel)
-    cdef real* X_block = W_panel + panel * round_up(n_out, panel)
-    cdef const real* columns
-    cdef Py_ssize_t step
-    cdef Py_ssize_t rows, height, i, r, j = 0
+    cdef real* D_turned = D_panels + n * round_up(n_out, panel)
+    cdef real* turned = D_turned + 2 * panel * round_up(n_out, panel)
+    cdef real* X_block = turned + panel * round_up(n_out, panel)
+    cdef Way way = way_down(layer, n, sizeof(real))
+    cdef bint gated = activation == RELU and way == BY_WEIGHT
+    cdef Py_ssize_t i = 0, j = 0
     cdef tile_end end, update
-    end.kind = TILE_GATED if activation == RELU else TILE_PLAIN
+    end.kind = TILE_GATED if gated else TILE_PLAIN
     update.kind, update.alpha, update.beta = TILE_UPDATE, alpha, beta
     end.bias = update.bias = NULL
     while j < n_out:
         copy_columns(D + j, n_out, n, min(panel, n_out - j), D_panels + j * n, panel)
         j += panel
+    while D_in != NULL and way == BY_DELTA and i < n:
+        transpose(min(panel, n - i), n_out, D + i * n_out, n_out, D_turned + i * n_out, panel)
+        i += panel
     while first < stop:
-        rows = min(panel, stop - first)
         if D_in != NULL:
-            transpose(rows, n_out, W + first * n_out, n_out, W_panel)
-            i = 0
-            while i < n:
-                end.gate = X + i * n_in + first
-                tile(min(<Py_ssize_t>TILE_ROWS, n - i), n_out, D + i * n_out, n_out, 1,
-                     W_panel, panel, D_in + i * n_in + first, n_in, rows, &end)
-                i += TILE_ROWS
-        r = first
-        while r < first + rows:
-            # the panels of D pass by for each block of rows, so that W is written row by row
-            height = min(<Py_ssize_t>TILE_ROWS, first + rows - r)
-            columns, step = X + r, n_in
-            if n_out >= WIDE:
-                copy_columns(X + r, n_in, n, height, X_block, <Py_ssize_t>TILE_ROWS)
-                columns, step = X_block, TILE_ROWS
-            j = 0
-            while j < n_out:
-                tile(height, n, columns, 1, step, D_panels + j * n, panel,
-                     gradient + r * n_out + j, n_out, min(panel, n_out - j), &update)
-                j += panel
-            r += TILE_ROWS
+            end.gate = X + first
+            input_gradient_rows(way, min(panel, stop - first), n_out, W + first * n_out, D, n,
+                                D_turned, turned, D_in + first, n_in, &end)
+        weight_gradient_rows(min(panel, stop - first), n_out, X + first, n_in, D_panels, n,
+                             X_block, gradient + first * n_out, &update)
         first += panel
+    return gated
 
 
 cdef inline void backward(
@@ -355,8 +420,8 @@ cdef inline void backward(
     if HAS_TILES and n > 1 and n_in > 1 and n_out > 1:
         first, stop = share(member, 0, n_in, panel), share(member, 1, n_in, panel)
         if first < stop:
-            backward_tiles(layer, activation, W, X, D, n, D_in, alpha, beta, gradient, scratch,
-                           first, stop)
+            gated = backward_tiles(layer, activation, W, X, D, n, D_in, alpha, beta, gradient,
+                                   scratch, first, stop)
     elif not is_first(member):
         stop = 0
     elif n == 1:

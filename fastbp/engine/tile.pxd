@@ -42,8 +42,8 @@ cdef extern from "tile.h" nogil:
         long, const int*, long, float, const float*, const float*, float, float*) noexcept
     void add_outer_f64(
         long, const int*, long, double, const double*, const double*, double, double*) noexcept
-    void transpose_f32(long, long, const float*, long, float*) noexcept
-    void transpose_f64(long, long, const double*, long, double*) noexcept
+    void transpose_f32(long, long, const float*, long, float*, long) noexcept
+    void transpose_f64(long, long, const double*, long, double*, long) noexcept
 
 
 cdef inline Py_ssize_t panel_width(size_t item) noexcept nogil:
@@ -115,10 +115,10 @@ cdef inline void add_outer(
 
 
 cdef inline void transpose(
-    Py_ssize_t rows, Py_ssize_t depth, const real* A, Py_ssize_t a_row, real* panel,
+    Py_ssize_t rows, Py_ssize_t depth, const real* A, Py_ssize_t a_row, real* B, Py_ssize_t b_row,
 ) noexcept nogil:
-    """panel[k, c] := A[c, k] for one panel's width of rows c of A at most."""
+    """B[k, c] := A[c, k] for c < rows and k < depth."""
     if real is float:
-        transpose_f32(rows, depth, A, a_row, panel)
+        transpose_f32(rows, depth, A, a_row, B, b_row)
     else:
-        transpose_f64(rows, depth, A, a_row, panel)
+        transpose_f64(rows, depth, A, a_row, B, b_row)

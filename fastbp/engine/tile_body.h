@@ -394,17 +394,17 @@ INLINE void NAME(swap_blocks)(VECTOR *v, const long block)
 }
 #endif
 
-/* panel[k, c] := A[c, k] for c < rows <= 2 * LANES and k < depth; A with rows of a_row, rows of
-   the panel 2 * LANES wide. Columns of the panel beyond `rows` repeat the last one. */
+/* B[k, c] := A[c, k] for c < rows and k < depth; A and B with rows of a_row and b_row. */
 static inline void NAME(transpose)(
-    long rows, long depth, const REAL *A, long a_row, REAL *panel)
+    long rows, long depth, const REAL *A, long a_row, REAL *B, long b_row)
 {
     for (long c = 0; c < rows; c += LANES)
         for (long k = 0; k < depth; k += LANES) {
+            const long left = rows - c;
             VECTOR v[VECTOR_LANES(REAL)];
 #pragma GCC unroll 16
             for (long i = 0; i < LANES; i++) {
-                const REAL *a = A + (c + i < rows ? c + i : rows - 1) * a_row + k;
+                const REAL *a = A + (i < left ? c + i : rows - 1) * a_row + k;
                 PREFETCH(a + 8 * LANES);
                 v[i] = NAME(load)(a);
             }
@@ -419,8 +419,13 @@ static inline void NAME(transpose)(
 #endif
 #pragma GCC unroll 16
             for (long i = 0; i < LANES; i++)
-                if (k + i < depth)
-                    NAME(store)(panel + (k + i) * 2 * LANES + c, v[i]);
+                if (k + i < depth) {
+                    REAL *b = B + (k + i) * b_row + c;
+                    if (left < LANES)
+                        NAME(store_part)(b, left, v[i]);
+                    else
+                        NAME(store)(b, v[i]);
+                }
         }
 }
 
