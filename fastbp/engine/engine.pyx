@@ -18,7 +18,7 @@ from .optimizers cimport sgd
 from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, own_scratch, scratch_size, shared_loss_pass,
 )
-from .products cimport MANY_ROWS, LARGE_WEIGHT, forward
+from .products cimport LARGE_WEIGHT, MANY_ROWS, WHOLE_WEIGHT, forward
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES
@@ -59,8 +59,9 @@ cdef double CLOCK_FLOPS = 2e6
 # Where one path takes over from another, for who wants to see.
 CROSSOVERS = {
     "rows on the one-row path": 1,
-    "bytes of a weight matrix before it is copied into panels": LARGE_WEIGHT,
-    "rows before such panels are deep and narrow": MANY_ROWS,
+    "bytes of a weight matrix before it passes in blocks": WHOLE_WEIGHT,
+    "bytes of a weight matrix before many rows lay it out in panels": LARGE_WEIGHT,
+    "how many rows are many": MANY_ROWS,
     "rows of one pass at most": MOST_ROWS,
     "flops of a call before it releases the GIL": int(GIL_FLOPS),
     "flops of a step before threads share it": int(TEAM_FLOPS),

@@ -7,7 +7,7 @@ Paths, by size:
   product into the same vector operations.
 * BLAS where the compiler has no tiles.
 * Register tiles over panels of two vectors. A panel of W is read where it lies while W fits
-  into the second cache; a larger W is copied, block by block, into panels that do.
+  into the second cache. A larger W passes by in blocks that do, for many rows laid out in panels.
 
 Backward, both products take W in blocks of one panel's rows, so that a block crosses the caches
 once for its input gradient, its gradient and its update.
@@ -33,11 +33,12 @@ from .tile cimport (
 cdef enum:
     LISTED = 256                # rows looked at for zeros at a time
     BLOCK = 32                  # rows of W that one row takes at a time
-    LARGE_WEIGHT = 1 << 21      # bytes of W from which on it is copied into panels
-    MANY_ROWS = 64              # rows from which on the blocks are deep and narrow
+    WHOLE_WEIGHT = 1 << 19      # bytes of W up to which it is taken whole, not in blocks
+    BLOCK_BYTES = 1 << 18       # of W in a shallow block, over all columns
+    LARGE_WEIGHT = 1 << 21      # bytes of W, and
+    MANY_ROWS = 64              # rows, from which on its blocks are deep, and copied
     DEEP = 512                  # rows of W, and
     NARROW = 4                  # panels of such a block
-    SHALLOW = 128               # rows of W of a block before that, over all columns
     AHEAD = 16                  # rows of a large W that are on their way while one is copied
     WIDE = 256                  # columns of D from which on it pays to lay out blocks of X
 
@@ -46,19 +47,22 @@ cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
     return (n + step - 1) // step * step
 
 
-cdef inline bint is_large(const Layer* layer, size_t item) noexcept nogil:
-    return layer.n_in * layer.n_out * <Py_ssize_t>item > LARGE_WEIGHT
+cdef inline Py_ssize_t weight_bytes(const Layer* layer, size_t item) noexcept nogil:
+    return layer.n_in * layer.n_out * <Py_ssize_t>item
+
+
+cdef inline bint copies_weight(const Layer* layer, Py_ssize_t n, size_t item) noexcept nogil:
+    """Whether `forward` lays W out in panels: it pays from some size, and some rows, on."""
+    return n >= MANY_ROWS and weight_bytes(layer, item) > LARGE_WEIGHT
 
 
 cdef inline Py_ssize_t forward_scratch(
     const Layer* layer, Py_ssize_t n, size_t item,
 ) noexcept nogil:
     """How many elements `forward` wants for its panels, with n rows or less."""
-    cdef Py_ssize_t panel = panel_width(item)
-    if n == 1 or layer.n_out == 1 or not is_large(layer, item):
+    if not copies_weight(layer, n, item):
         return 0
-    return max(min(layer.n_in, <Py_ssize_t>DEEP) * NARROW * panel,
-               min(layer.n_in, <Py_ssize_t>SHALLOW) * round_up(layer.n_out, panel))
+    return min(layer.n_in, <Py_ssize_t>DEEP) * NARROW * panel_width(item)
 
 
 cdef inline Py_ssize_t backward_scratch(
@@ -114,22 +118,25 @@ cdef inline void forward_tiles(
         i += TILE_ROWS
 
 
-cdef inline void forward_in_panels(
+cdef inline void forward_in_blocks(
     const Layer* layer, const real* W, const real* bias, bint cut,
     const real* X, Py_ssize_t n, real* A, real* scratch, Py_ssize_t start, Py_ssize_t stop,
 ) noexcept nogil:
-    """Columns start .. stop of A := X W + b, for a large W.
+    """Columns start .. stop of A := X W + b, for a W that crosses the caches block by block.
 
-    Blocks of W are laid out as panels that the second cache holds. Few rows would spend their
-    time waiting for W from far away: they take it in shallow blocks over all columns, which
-    reads it in the order in which it lies. Many rows take it in deep blocks of a few panels,
-    which goes over A less often, and still reads more than one cache line of a page at a time.
+    Few rows take it in shallow blocks over all columns, which reads it in the order in which it
+    lies. Many rows take a very large one in deep blocks of a few columns, laid out as panels for
+    the first cache, and so go over A less often.
     """
     cdef Py_ssize_t panel = panel_width(sizeof(real)), n_in = layer.n_in, n_out = layer.n_out
-    cdef Py_ssize_t depth = min(n_in, <Py_ssize_t>(DEEP if n >= MANY_ROWS else SHALLOW))
-    cdef Py_ssize_t columns = NARROW * panel if n >= MANY_ROWS else stop - start
-    cdef Py_ssize_t k = 0, first, last, j, row, taken
+    cdef bint copied = copies_weight(layer, n, sizeof(real))
+    cdef Py_ssize_t columns = NARROW * panel if copied else stop - start
+    cdef Py_ssize_t depth = DEEP
+    cdef Py_ssize_t k = 0, first, last, j, row, taken, b_row = panel if copied else n_out
+    cdef const real* B
     cdef tile_end end
+    if not copied:
+        depth = max(<Py_ssize_t>TILE_ROWS, <Py_ssize_t>(BLOCK_BYTES // (n_out * sizeof(real))))
     end.kind = TILE_FORWARD
     while k < n_in:
         taken = min(depth, n_in - k)
@@ -137,7 +144,7 @@ cdef inline void forward_in_panels(
         first = start
         while first < stop:
             last = min(stop, first + columns)
-            for row in range(taken):
+            for row in range(taken if copied else 0):
                 j = first
                 while j < last:
                     PREFETCH(W + (k + row + AHEAD) * n_out + j)
@@ -148,8 +155,9 @@ cdef inline void forward_in_panels(
             j = first
             while j < last:
                 end.bias = bias + j if k == 0 else NULL
-                forward_tiles(n, taken, X + k, n_in, scratch + (j - first) * taken, panel,
-                              A + j, n_out, min(panel, n_out - j), &end)
+                B = scratch + (j - first) * taken if copied else W + k * n_out + j
+                forward_tiles(n, taken, X + k, n_in, B, b_row, A + j, n_out,
+                              min(panel, n_out - j), &end)
                 j += panel
             first += columns
         k += taken
@@ -167,9 +175,9 @@ cdef inline void forward_part(
     cdef Py_ssize_t rows = stop - first, i, j = 0
     cdef bint cut = activation == RELU
     cdef tile_end end
-    if HAS_TILES and n > 1 and n_out > 1 and is_large(layer, sizeof(real)):
+    if HAS_TILES and n > 1 and n_out > 1 and weight_bytes(layer, sizeof(real)) > WHOLE_WEIGHT:
         first, stop = share(member, 0, n_out, panel), share(member, 1, n_out, panel)
-        forward_in_panels(layer, W, bias, cut, X, n, A, scratch, first, stop)
+        forward_in_blocks(layer, W, bias, cut, X, n, A, scratch, first, stop)
         if not cut and activation != IDENTITY:
             for i in range(n):
                 activate(activation, A + i * n_out + first, 1, stop - first)
