@@ -18,7 +18,7 @@ from .optimizers cimport sgd
 from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, own_scratch, scratch_size, shared_loss_pass,
 )
-from .products cimport LARGE_WEIGHT, MANY_ROWS, WHOLE_WEIGHT, forward
+from .products cimport LARGE_WEIGHT, MANY_ROWS, WHOLE_WEIGHT, forward, round_up
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES
@@ -315,10 +315,28 @@ cdef void* pointer(object array, int type_number, str name) except NULL:
     return cnp.PyArray_DATA(array)
 
 
+cdef Py_ssize_t room(Py_ssize_t n, Py_ssize_t item) noexcept:
+    """Bytes for n elements and PADDING, so that what follows them is aligned as they are."""
+    return (n * item + 2 * PADDING - 1) // PADDING * PADDING
+
+
+cdef inline void* aligned(void* memory) noexcept:
+    """The first cache line in some memory: a vector that lies in two of them costs twice."""
+    return <char*>memory + (PADDING - <Py_ssize_t>(<size_t>memory % PADDING))
+
+
+cdef void* zeroed(Py_ssize_t size) except NULL:
+    """Memory for so many bytes, once it is `aligned`."""
+    cdef void* memory = calloc(size + PADDING, 1)
+    if memory == NULL:
+        raise MemoryError
+    return memory
+
+
 cdef cnp.ndarray aligned_zeros(Py_ssize_t n, cnp.dtype dtype):
     """A vector that starts on a cache line and has PADDING behind it."""
     cdef cnp.ndarray memory = np.zeros(n * dtype.itemsize + 2 * PADDING, np.uint8)
-    cdef Py_ssize_t start = PADDING - <Py_ssize_t>(<size_t>cnp.PyArray_DATA(memory) % PADDING)
+    cdef Py_ssize_t start = <char*>aligned(cnp.PyArray_DATA(memory)) - <char*>cnp.PyArray_DATA(memory)
     return memory[start:start + n * dtype.itemsize].view(dtype)
 
 
@@ -372,6 +390,8 @@ cdef class Plan:
     cdef Workspace work
     cdef Py_ssize_t rows        # of a pass, and
     cdef int threads            # members of a team that the workspace has room for
+    cdef void* memory           # of the workspace, but for
+    cdef void* gradient_memory
     cdef readonly cnp.ndarray parameters
     cdef void* theta
     cdef int type_number
@@ -381,7 +401,7 @@ cdef class Plan:
     def __cinit__(self, list layers not None, int loss, cnp.dtype dtype not None):
         cdef Net* net = &self.net
         cdef Layer* layer = NULL
-        cdef Py_ssize_t at
+        cdef Py_ssize_t at, width
         self.type_number = dtype.num
         self.item = dtype.itemsize
         if self.type_number not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64):
@@ -395,8 +415,9 @@ cdef class Plan:
             layer = &net.layers[at]
             (layer.activation, layer.n_in, layer.n_out, layer.weight, layer.bias) = layers[at]
             layer.output = net.n_outputs
-            net.n_outputs += layer.n_out
-            net.widest = max(net.widest, layer.n_out)
+            width = round_up(layer.n_out, PADDING // self.item)
+            net.n_outputs += width
+            net.widest = max(net.widest, width)
             assert at == 0 or layer.n_in == net.layers[at - 1].n_out
             net.n_parameters = max(net.n_parameters, layer.weight + layer.n_in * layer.n_out,
                                    layer.bias + layer.n_out)
@@ -411,21 +432,11 @@ cdef class Plan:
         free(self.net.layers)
 
     cdef void release_workspace(self) noexcept:
-        free(self.work.inputs)
-        free(self.work.outputs)
-        free(self.work.delta)
-        free(self.work.scratch)
-        free(self.work.one_hot)
-        free(self.work.gradient)
+        free(self.memory)
+        free(self.gradient_memory)
+        self.memory = self.gradient_memory = NULL
         memset(&self.work, 0, sizeof(Workspace))
         self.rows = self.threads = 0
-
-    cdef void* buffer(self, Py_ssize_t n) except NULL:
-        """Room for n elements, zeroed, and PADDING."""
-        cdef void* memory = calloc(n * self.item + PADDING, 1)
-        if memory == NULL:
-            raise MemoryError
-        return memory
 
     cdef int prepare(self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads) except -1:
         """A workspace for passes of so many rows; kept from call to call while it is enough."""
@@ -434,18 +445,26 @@ cdef class Plan:
             self.allocate(max(rows, self.rows), max(n_threads, self.threads))
         self.work.rows = rows
         if batch_size > rows and self.work.gradient == NULL:
-            self.work.gradient = self.buffer(self.net.n_parameters)
+            self.gradient_memory = zeroed(room(self.net.n_parameters, self.item))
+            self.work.gradient = aligned(self.gradient_memory)
         return 0
 
     cdef int allocate(self, Py_ssize_t rows, int threads) except -1:
         cdef Net* net = &self.net
+        cdef Py_ssize_t inputs = room(rows * net.n_in, self.item)
+        cdef Py_ssize_t outputs = room(rows * net.n_outputs, self.item)
+        cdef Py_ssize_t delta = room(2 * rows * net.widest, self.item)
+        cdef Py_ssize_t one_hot = room(net.n_out, self.item)
+        cdef Py_ssize_t scratch = scratch_size(net, rows, self.item, True)
         self.release_workspace()
-        self.work.inputs = self.buffer(rows * net.n_in)
-        self.work.outputs = self.buffer(rows * net.n_outputs)
-        self.work.delta = self.buffer(2 * rows * net.widest)
-        self.work.scratch_size = scratch_size(net, rows, self.item, True)
-        self.work.scratch = self.buffer(self.work.scratch_size * threads)
-        self.work.one_hot = self.buffer(net.n_out)
+        self.memory = zeroed(inputs + outputs + delta + one_hot
+                             + room(scratch * threads, self.item))
+        self.work.inputs = aligned(self.memory)
+        self.work.outputs = <char*>self.work.inputs + inputs
+        self.work.delta = <char*>self.work.outputs + outputs
+        self.work.one_hot = <char*>self.work.delta + delta
+        self.work.scratch = <char*>self.work.one_hot + one_hot
+        self.work.scratch_size = scratch
         self.rows, self.threads = rows, threads
         return 0
 
@@ -522,13 +541,14 @@ cdef class Plan:
         work.rows = rows_per_pass(&self.net, n, self.item)
         work.scratch_size = scratch_size(&self.net, work.rows, self.item, False)
         n_threads = useful_threads(&self.net, work.rows, n_threads)
-        hidden = 2 * work.rows * self.net.widest * self.item
-        size = hidden + work.scratch_size * n_threads * self.item + PADDING
-        work.outputs = stack
+        hidden = room(2 * work.rows * self.net.widest, self.item)
+        size = hidden + room(work.scratch_size * n_threads, self.item) + PADDING
+        work.outputs = aligned(stack)
         if size > <Py_ssize_t>sizeof(stack):
-            memory = work.outputs = malloc(size)
+            memory = malloc(size)
             if memory == NULL:
                 raise MemoryError
+            work.outputs = aligned(memory)
         work.scratch = <char*>work.outputs + hidden
         call.net, call.parameters, call.work = &self.net, self.theta, &work
         call.single = self.type_number == cnp.NPY_FLOAT32

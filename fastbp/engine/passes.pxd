@@ -8,9 +8,10 @@ from libc.string cimport memcpy
 
 from .activations cimport IDENTITY, multiply_by_derivative
 from .losses cimport CROSS_ENTROPY, exponentials_of_logits, row_loss
-from .products cimport backward, backward_scratch, forward, forward_scratch
+from .products cimport backward, backward_scratch, forward, forward_scratch, round_up
 from .records cimport Layer, Net, Samples, real
 from .team cimport Member, barrier, is_first, share
+from .tile cimport panel_width
 
 
 cdef struct Workspace:
@@ -36,7 +37,7 @@ cdef inline Py_ssize_t scratch_size(
         size = max(size, forward_scratch(&net.layers[at], rows, item))
         if training:
             size = max(size, backward_scratch(&net.layers[at], rows, item))
-    return size
+    return round_up(size, panel_width(item))
 
 
 cdef inline real* own_scratch(

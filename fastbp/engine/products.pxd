@@ -40,7 +40,8 @@ cdef enum:
     DEEP = 512                  # rows of W, and
     NARROW = 4                  # panels of such a block
     AHEAD = 16                  # rows of a large W that are on their way while one is copied
-    WIDE = 256                  # columns of D from which on it pays to lay out blocks of X
+    LARGE_DELTA = 1 << 20       # bytes of D from which on it passes for a panel of W's rows at once
+    WIDE = 256                  # columns of D from which on it pays to lay out columns of X
 
 
 cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
@@ -70,10 +71,10 @@ cdef inline Py_ssize_t backward_scratch(
 ) noexcept nogil:
     """How many elements `backward` wants.
 
-    All panels of D, two of D^T and one of W^T or of the result, and a block of X.
+    All panels of D, two of D^T and one of W^T or of the result, and blocks of X.
     """
     cdef Py_ssize_t panel = panel_width(item)
-    return round_up(layer.n_out, panel) * (n + 3 * panel) + n * TILE_ROWS
+    return round_up(layer.n_out, panel) * (n + 3 * panel) + n * round_up(panel, TILE_ROWS)
 
 
 cdef inline void copy_columns(
@@ -347,25 +348,37 @@ cdef inline void input_gradient_rows(
 
 cdef inline void weight_gradient_rows(
     Py_ssize_t rows, Py_ssize_t n_out, const real* X, Py_ssize_t n_in, const real* D_panels,
-    Py_ssize_t n, real* X_block, real* gradient, const tile_end* update,
+    Py_ssize_t n, real* X_blocks, real* gradient, const tile_end* update,
 ) noexcept nogil:
-    """`rows` rows of W' := update(X^T D). The panels of D pass by for each few of them, so that
-    W' is written row by row.
+    """`rows` rows of W' := update(X^T D), at most a panel's width.
+
+    Where it pays, columns of X are laid out in blocks of a tile's rows. The panels of D pass by
+    for each such block, so that W' is written row by row; where D is too large for the second
+    cache, they pass once for all blocks.
     """
-    cdef Py_ssize_t panel = panel_width(sizeof(real)), r = 0, j, height, step
+    cdef Py_ssize_t panel = panel_width(sizeof(real)), first = 0, last, r, j, height, step = n_in
+    cdef Py_ssize_t together = TILE_ROWS
     cdef const real* columns
-    while r < rows:
-        height = min(<Py_ssize_t>TILE_ROWS, rows - r)
-        columns, step = X + r, n_in
-        if n_out >= WIDE:
-            copy_columns(X + r, n_in, n, height, X_block, <Py_ssize_t>TILE_ROWS)
-            columns, step = X_block, TILE_ROWS
+    if n * n_out * <Py_ssize_t>sizeof(real) > LARGE_DELTA:
+        together = rows
+    while first < rows:
+        last = min(rows, first + together)
         j = 0
         while j < n_out:
-            tile(height, n, columns, 1, step, D_panels + j * n, panel,
-                 gradient + r * n_out + j, n_out, min(panel, n_out - j), update)
+            r = first
+            while r < last:
+                height = min(<Py_ssize_t>TILE_ROWS, rows - r)
+                columns = X + r
+                if n_out >= WIDE:
+                    columns, step = X_blocks + (r - first) * n, TILE_ROWS
+                    if j == 0:
+                        copy_columns(X + r, n_in, n, height, X_blocks + (r - first) * n,
+                                     <Py_ssize_t>TILE_ROWS)
+                tile(height, n, columns, 1, step, D_panels + j * n, panel,
+                     gradient + r * n_out + j, n_out, min(panel, n_out - j), update)
+                r += TILE_ROWS
             j += panel
-        r += TILE_ROWS
+        first = last
 
 
 cdef inline bint backward_tiles(
@@ -381,7 +394,7 @@ cdef inline bint backward_tiles(
     cdef real* D_panels = scratch
     cdef real* D_turned = D_panels + n * round_up(n_out, panel)
     cdef real* turned = D_turned + 2 * panel * round_up(n_out, panel)
-    cdef real* X_block = turned + panel * round_up(n_out, panel)
+    cdef real* X_blocks = turned + panel * round_up(n_out, panel)
     cdef Way way = way_down(layer, n, sizeof(real))
     cdef bint gated = activation == RELU and way == BY_WEIGHT
     cdef Py_ssize_t i = 0, j = 0
@@ -401,7 +414,7 @@ cdef inline bint backward_tiles(
             input_gradient_rows(way, min(panel, stop - first), n_out, W + first * n_out, D, n,
                                 D_turned, turned, D_in + first, n_in, &end)
         weight_gradient_rows(min(panel, stop - first), n_out, X + first, n_in, D_panels, n,
-                             X_block, gradient + first * n_out, &update)
+                             X_blocks, gradient + first * n_out, &update)
         first += panel
     return gated
 

@@ -11,7 +11,7 @@ cdef struct Layer:
     Py_ssize_t n_out
     Py_ssize_t weight       # where W (n_in x n_out, row-major) starts in the flat buffers
     Py_ssize_t bias         # where b (n_out) starts in them
-    Py_ssize_t output       # outputs of all layers before this one, per row
+    Py_ssize_t output       # room for the outputs of all layers before this one, per row
 
 
 cdef struct Net:
@@ -20,8 +20,8 @@ cdef struct Net:
     Py_ssize_t n_in
     Py_ssize_t n_out
     Py_ssize_t n_parameters
-    Py_ssize_t n_outputs    # of all layers together, per row
-    Py_ssize_t widest       # the largest n_out
+    Py_ssize_t n_outputs    # room for those of all layers, per row, in whole cache lines
+    Py_ssize_t widest       # for those of one layer at most
     int loss
     bint from_logits        # the loss includes the last activation and starts from Z
 
