@@ -156,7 +156,9 @@ cdef inline void forward_in_blocks(
             j = first
             while j < last:
                 end.bias = bias + j if k == 0 else NULL
-                B = scratch + (j - first) * taken if copied else W + k * n_out + j
+                B = W + k * n_out + j
+                if copied:
+                    B = scratch + (j - first) * taken
                 forward_tiles(n, taken, X + k, n_in, B, b_row, A + j, n_out,
                               min(panel, n_out - j), &end)
                 j += panel
