@@ -335,9 +335,11 @@ cdef void* zeroed(Py_ssize_t size) except NULL:
 
 cdef cnp.ndarray aligned_zeros(Py_ssize_t n, cnp.dtype dtype):
     """A vector that starts on a cache line and has PADDING behind it."""
-    cdef cnp.ndarray memory = np.zeros(n * dtype.itemsize + 2 * PADDING, np.uint8)
-    cdef Py_ssize_t start = <char*>aligned(cnp.PyArray_DATA(memory)) - <char*>cnp.PyArray_DATA(memory)
-    return memory[start:start + n * dtype.itemsize].view(dtype)
+    cdef Py_ssize_t size = n * dtype.itemsize
+    cdef cnp.ndarray memory = np.zeros(size + 2 * PADDING, np.uint8)
+    cdef char* start = <char*>cnp.PyArray_DATA(memory)
+    cdef Py_ssize_t first = <char*>aligned(start) - start
+    return memory[first:first + size].view(dtype)
 
 
 def all_finite(cnp.ndarray array not None):
