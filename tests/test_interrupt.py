@@ -130,9 +130,10 @@ def interrupt(rows, widths, batch_size):
 
 
 # Rows, widths and batch size: epochs of 20 to 50 GFLOP, for mini-batches, for one step over many
-# rows, and for one over wide layers.
+# rows, and for one over wide layers; and a shorter one of single rows.
 LONG_EPOCHS = {
     "mini-batches": (50_000, [8, 256, 256, 1], 32),
+    "single rows": (20_000, [300, 128, 1], 1),
     "one step over many rows": (20_000, [8, 512, 512, 1], None),
     "one step over wide layers": (2_000, [8, 2048, 2048, 1], None),
 }

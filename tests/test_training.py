@@ -167,6 +167,21 @@ def test_epoch_without_shuffling_is_its_steps(batch_size):
     assert history.loss == [pytest.approx(loss, rel=1e-14)]
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_epoch_of_single_rows_is_its_steps(activation):
+    """Bit for bit, through a first layer of many blocks and inputs of which most are zero."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 700)) * (rng.random((40, 700)) < 0.3)
+    y = rng.integers(0, 3, 40)
+    layers = [Dense(90, activation), Dense(3, "softmax")]
+    net, twin = (
+        Network(700, layers, loss="cross_entropy", optimizer=SGD(0.1), seed=0) for _ in range(2)
+    )
+    net.fit(X, y, batch_size=1, shuffle=False)
+    steps_of(twin, X, y, np.arange(40), 1)
+    assert net.parameters.tobytes() == twin.parameters.tobytes()
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64, None])
 def test_epochs_are_their_steps_in_the_order_of_the_seed(batch_size):
     """Bit for bit: the twin takes its steps in the permutations its own generator draws."""

@@ -18,7 +18,9 @@ from .optimizers cimport sgd
 from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, own_scratch, scratch_size, shared_loss_pass,
 )
-from .products cimport LARGE_WEIGHT, MANY_ROWS, WHOLE_WEIGHT, forward, round_up
+from .products cimport (
+    LARGE_WEIGHT, MANY_ROWS, WHOLE_WEIGHT, finish_update, forward, round_up,
+)
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES
@@ -159,6 +161,8 @@ cdef Status advance(
         if time_to_pause(since, &flops, work, member):
             status = PAUSED
             break
+    if is_first(member):
+        finish_update(&work.late, &net.layers[0], <const real*>work.late.x)
     barrier(member)
     if is_first(member):
         shared[0] = epoch
@@ -215,7 +219,7 @@ cdef Status predict_rows(
             outputs = <real*>work.outputs + (at % 2) * work.rows * net.widest
             if at == net.depth - 1:
                 outputs = out + start * net.n_out
-            forward(&net.layers[at], net.layers[at].activation, parameters,
+            forward(&net.layers[at], net.layers[at].activation, parameters, NULL,
                     inputs, count, outputs, scratch, member)
             inputs = outputs
         start += count
@@ -289,8 +293,9 @@ cdef int run(Call* call, int n_threads) except -1:
 
 cdef int useful_threads(const Net* net, Py_ssize_t rows, int n_threads) noexcept:
     """How many of the threads allowed are worth it for passes of this many rows."""
-    # BLAS has threads of its own, and its products do not stand being called side by side
-    if not HAS_TILES or rows * flops_per_row(net) < TEAM_FLOPS:
+    # BLAS has threads of its own, and its products do not stand being called side by side. One
+    # row is not shared.
+    if not HAS_TILES or rows == 1 or rows * flops_per_row(net) < TEAM_FLOPS:
         return 1
     return min(n_threads, MOST_THREADS)
 

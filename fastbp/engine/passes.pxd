@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 
 from .activations cimport IDENTITY, multiply_by_derivative
 from .losses cimport CROSS_ENTROPY, exponentials_of_logits, row_loss
-from .products cimport backward, backward_scratch, forward, forward_scratch, round_up
+from .products cimport Outer, backward, backward_scratch, forward, forward_scratch, round_up
 from .records cimport Layer, Net, Samples, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport panel_width
@@ -24,6 +24,7 @@ cdef struct Workspace:
     Py_ssize_t scratch_size     # elements of one member's scratch
     void* one_hot           # n_out zeros, where a label is spelled out
     void* gradient          # n_parameters; NULL until a batch is larger than `rows`
+    Outer late              # the first layer's update, where it waits for the next step
     double loss             # of the last pass, for all members
     bint pause              # what the first member decided, for all members
 
@@ -44,6 +45,17 @@ cdef inline real* own_scratch(
     const real* parameters, const Workspace* work, const Member* member,
 ) noexcept nogil:
     return <real*>work.scratch + member.part * work.scratch_size
+
+
+cdef inline Outer* late_update(
+    const Net* net, Py_ssize_t at, Workspace* work,
+) noexcept nogil:
+    """Where the update of layer `at` may wait, or NULL.
+
+    It does in the first layer, as nothing else reads its weights on the way back; of one row,
+    as this saves a pass over them; and not with one output, whose weights are few.
+    """
+    return &work.late if at == 0 and work.rows == 1 and net.layers[0].n_out > 1 else NULL
 
 
 cdef inline const real* gather(
@@ -81,7 +93,8 @@ cdef inline void forward_pass(
         outputs = <real*>work.outputs + layer.output * work.rows
         forward(layer,
                 IDENTITY if net.from_logits and at == net.depth - 1 else layer.activation,
-                parameters, inputs, n, outputs, own_scratch(parameters, work, member), member)
+                parameters, late_update(net, at, work), inputs, n, outputs,
+                own_scratch(parameters, work, member), member)
         inputs = outputs
 
 
@@ -135,7 +148,8 @@ cdef inline void backward_pass(
 ) noexcept nogil:
     """target := alpha dL/dparameters + beta target, from the delta of the loss pass.
 
-    The target may be the parameters themselves.
+    The target may be the parameters themselves; then the update of the first layer may wait in
+    `work.late`, which goes on with X and the delta of this pass.
     """
     cdef real* delta = <real*>work.delta
     cdef real* delta_below = delta + work.rows * net.widest
@@ -154,10 +168,11 @@ cdef inline void backward_pass(
         if at > 0:
             inputs = <real*>work.outputs + net.layers[at - 1].output * work.rows
             backward(layer, net.layers[at - 1].activation, parameters, inputs, delta, n,
-                     delta_below, alpha, beta, target, scratch, member)
+                     delta_below, alpha, beta, target, NULL, scratch, member)
         else:
-            backward(layer, IDENTITY, parameters, X, delta, n,
-                     <real*>NULL, alpha, beta, target, scratch, member)
+            backward(layer, IDENTITY, parameters, X, delta, n, <real*>NULL, alpha, beta, target,
+                     late_update(net, at, work) if target == parameters else NULL,
+                     scratch, member)
         delta, delta_below = delta_below, delta
 
 

@@ -3,8 +3,9 @@
 Paths, by size:
 
 * One row (online learning, single predictions): every weight is streamed once for each pass,
-  and rows of W whose input is zero are skipped. One output column or one input column turns a
-  product into the same vector operations.
+  and rows of W whose input is zero are skipped. The first layer's update waits for the next step's
+  forward pass, so that its weights are streamed once for both. One output column or one input
+  column turns a product into the same vector operations.
 * BLAS where the compiler has no tiles.
 * Register tiles over panels of two vectors. A panel of W is read where it lies while W fits
   into the second cache. A larger W passes by in blocks that do, for many rows laid out in panels.
@@ -33,6 +34,7 @@ from .tile cimport (
 cdef enum:
     LISTED = 256                # rows looked at for zeros at a time
     BLOCK = 32                  # rows of W that one row takes at a time
+    UPDATED_BYTES = 3 << 13     # of W that are updated and then used: half of a first cache
     WHOLE_WEIGHT = 1 << 19      # bytes of W up to which it is taken whole, not in blocks
     BLOCK_BYTES = 1 << 18       # of W in a shallow block, over all columns
     LARGE_WEIGHT = 1 << 21      # bytes of W, and
@@ -105,6 +107,51 @@ cdef inline void combine_rows(
         k += LISTED
 
 
+cdef struct Outer:
+    # the update target += alpha x^T d of one row, while it waits for the next pass over its target
+    const void* x           # NULL: nothing waits
+    const void* d
+    void* target
+    double alpha
+
+
+cdef inline void update_rows(
+    const Outer* late, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t columns, const real* x,
+) noexcept nogil:
+    """Rows first .. first + rows, at most LISTED, of a late update; x is late.x."""
+    cdef int[LISTED + 16] listed
+    cdef int count = list_nonzero(x + first, rows, listed)
+    add_outer(count, listed, columns, <real>late.alpha, x + first, <const real*>late.d, 1,
+              <real*>late.target + first * columns)
+
+
+cdef inline void update_and_combine_rows(
+    Outer* late, Py_ssize_t depth, Py_ssize_t columns, const real* x, const real* A, real* z,
+) noexcept nogil:
+    """z += x A, as `combine_rows`, after the late update of A.
+
+    In blocks that stay in the first cache in between, and that are the same when nothing waits.
+    """
+    cdef Py_ssize_t rows = UPDATED_BYTES // (columns * <Py_ssize_t>sizeof(real)), k = 0, taken
+    rows = max(<Py_ssize_t>16, min(<Py_ssize_t>LISTED, rows))
+    while k < depth:
+        taken = min(rows, depth - k)
+        if late.x != NULL:
+            update_rows(late, k, taken, columns, <const real*>late.x)
+        combine_rows(taken, columns, x + k, A + k * columns, 1, z)
+        k += rows
+    late.x = NULL
+
+
+cdef inline void finish_update(Outer* late, const Layer* layer, const real* x) noexcept nogil:
+    """Make the update that waits, if any does; x is late.x."""
+    cdef Py_ssize_t k = 0
+    while x != NULL and k < layer.n_in:
+        update_rows(late, k, min(<Py_ssize_t>LISTED, layer.n_in - k), layer.n_out, x)
+        k += LISTED
+    late.x = NULL
+
+
 # --- forward --------------------------------------------------------------------------------
 
 cdef inline void forward_tiles(
@@ -167,7 +214,7 @@ cdef inline void forward_in_blocks(
 
 
 cdef inline void forward_part(
-    const Layer* layer, int activation, const real* parameters,
+    const Layer* layer, int activation, const real* parameters, Outer* late,
     const real* X, Py_ssize_t n, real* A, real* scratch, const Member* member,
 ) noexcept nogil:
     """This member's part of `forward`, for every activation but softmax."""
@@ -195,7 +242,10 @@ cdef inline void forward_part(
             A[i] += bias[0]
     elif n == 1:
         memcpy(A, bias, n_out * sizeof(real))
-        combine_rows(n_in, n_out, X, W, 1, A)
+        if late == NULL:
+            combine_rows(n_in, n_out, X, W, 1, A)
+        else:
+            update_and_combine_rows(late, n_in, n_out, X, W, A)
     elif HAS_TILES:
         end.kind, end.cut = TILE_FORWARD, cut
         while j < n_out:
@@ -213,14 +263,17 @@ cdef inline void forward_part(
 
 
 cdef inline void forward(
-    const Layer* layer, int activation, const real* parameters,
+    const Layer* layer, int activation, const real* parameters, Outer* late,
     const real* X, Py_ssize_t n, real* A, real* scratch, const Member* member,
 ) noexcept nogil:
-    """A := f(X W + b), for X n x n_in and A n x n_out."""
+    """A := f(X W + b), for X n x n_in and A n x n_out, after an update of W that may wait.
+
+    `late` is NULL except for one row through a layer of several outputs that one thread trains.
+    """
     if activation != SOFTMAX:
-        forward_part(layer, activation, parameters, X, n, A, scratch, member)
+        forward_part(layer, activation, parameters, late, X, n, A, scratch, member)
     else:
-        forward_part(layer, IDENTITY, parameters, X, n, A, scratch, member)
+        forward_part(layer, IDENTITY, parameters, late, X, n, A, scratch, member)
         barrier(member)
         if is_first(member):
             activate(SOFTMAX, A, n, layer.n_out)
@@ -424,14 +477,15 @@ cdef inline bint backward_tiles(
 cdef inline void backward(
     const Layer* layer, int activation, const real* parameters,
     const real* X, const real* D, Py_ssize_t n, real* D_in,
-    real alpha, real beta, real* target, real* scratch, const Member* member,
+    real alpha, real beta, real* target, Outer* late, real* scratch, const Member* member,
 ) noexcept nogil:
     """D_in := (D W^T) * f'(X), W' := alpha X^T D + beta W' and b' := alpha sum D + beta b'.
 
     X = f(Z) is the layer's input and f is `activation`; D_in may be NULL. W' and b' lie in the
     flat `target`: with beta = 0 this is the gradient, and with the parameters themselves as
     target, alpha = -rate and beta = 1 it is the whole update of plain SGD, without a gradient
-    buffer. A block of W is used for D_in before it is written.
+    buffer. A block of W is used for D_in before it is written. With `late`, W' stays as it is
+    and its update waits there, for as long as X and D do.
     """
     cdef const real* W = parameters + layer.weight
     cdef real* gradient = target + layer.weight
@@ -447,6 +501,8 @@ cdef inline void backward(
                                    scratch, first, stop)
     elif not is_first(member):
         stop = 0
+    elif late != NULL:
+        late[0] = Outer(X, D, gradient, alpha)
     elif n == 1:
         backward_one_row(layer, activation, W, X, D, D_in, alpha, beta, gradient)
     elif n_out == 1:
