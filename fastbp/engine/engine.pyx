@@ -23,7 +23,7 @@ from .products cimport (
 )
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
-from .tile cimport HAS_TILES
+from .tile cimport HAS_TILES, panel_width
 from .tile cimport all_finite as all_finite_values
 
 cnp.import_array()
@@ -47,12 +47,12 @@ cdef enum:
     STACK_DOUBLES = 2048        # outputs of the hidden layers in a small predict
     PADDING = 64                # readable bytes after every buffer: one vector of any variant
 
-# Ctrl-C waits for the end of a pass: about 0.1 s on a core of 100 GFLOP/s in float32. A batch
-# that takes longer is cut into passes of a quarter of that, which leaves a margin to slow cores.
-cdef double ONE_PASS_FLOPS = 12e9
-cdef double MANY_PASSES_FLOPS = 3e9
+# Ctrl-C waits for the end of a pass: 0.15 s on a core of 100 GFLOP/s in float32, which vectors of
+# 32 bytes or more reach. A batch that takes longer is cut into smaller passes, with a margin.
+cdef double ONE_PASS_FLOPS = 15e9 if panel_width(sizeof(float)) >= 16 else 5e9
+cdef double MANY_PASSES_FLOPS = ONE_PASS_FLOPS / 5
 # Below some 20 us of work, releasing and taking the GIL costs more than it gives.
-cdef double GIL_FLOPS = 1e6
+cdef double GIL_FLOPS = 4e5
 # Below this, the members of a team would wait for each other more than work.
 cdef double TEAM_FLOPS = 1.5e7
 # Between two looks at the clock.
@@ -87,14 +87,20 @@ cdef struct Epoch:
     double rate
 
 
-cdef double flops_per_row(const Net* net) noexcept nogil:
-    """Of one training step: two for each weight in each of the three products."""
-    return 6.0 * net.n_parameters
+cdef enum:
+    FORWARD = 2                 # floating-point operations of a row for each weight
+    STEP = 3 * FORWARD
 
 
-cdef Py_ssize_t rows_per_pass(const Net* net, Py_ssize_t n, Py_ssize_t item) noexcept nogil:
+cdef inline double flops_per_row(const Net* net, int per_weight) noexcept nogil:
+    return <double>per_weight * net.n_parameters
+
+
+cdef Py_ssize_t rows_per_pass(
+    const Net* net, Py_ssize_t n, int per_weight, Py_ssize_t item,
+) noexcept nogil:
     """How many of n rows one pass takes: of the network and n alone, as it decides on bits."""
-    cdef double row = flops_per_row(net) * item / sizeof(float)
+    cdef double row = flops_per_row(net, per_weight) * item / sizeof(float)
     if n * row > ONE_PASS_FLOPS:
         return max(1, min(MOST_ROWS, <Py_ssize_t>(MANY_PASSES_FLOPS / row)))
     return min(n, MOST_ROWS)
@@ -157,7 +163,7 @@ cdef Status advance(
             epoch.start += size
             epoch.steps += 1
             epoch.batch_loss = epoch.done = 0
-        flops += n * flops_per_row(net)
+        flops += n * flops_per_row(net, STEP)
         if time_to_pause(since, &flops, work, member):
             status = PAUSED
             break
@@ -191,7 +197,7 @@ cdef Status sweep_gradient(
                 net, parameters, samples, sweep.start, n, scale,
                 1, 0 if sweep.start == 0 else 1, gradient, work, member)
         sweep.start += n
-        flops += n * flops_per_row(net)
+        flops += n * flops_per_row(net, STEP)
         if time_to_pause(since, &flops, work, member):
             status = PAUSED
             break
@@ -223,7 +229,7 @@ cdef Status predict_rows(
                     inputs, count, outputs, scratch, member)
             inputs = outputs
         start += count
-        flops += count * flops_per_row(net)
+        flops += count * flops_per_row(net, FORWARD)
         if start < n and time_to_pause(since, &flops, work, member):
             status = PAUSED
             break
@@ -291,11 +297,13 @@ cdef int run(Call* call, int n_threads) except -1:
     return 0
 
 
-cdef int useful_threads(const Net* net, Py_ssize_t rows, int n_threads) noexcept:
+cdef int useful_threads(
+    const Net* net, Py_ssize_t rows, int per_weight, int n_threads,
+) noexcept:
     """How many of the threads allowed are worth it for passes of this many rows."""
     # BLAS has threads of its own, and its products do not stand being called side by side. One
     # row is not shared.
-    if not HAS_TILES or rows == 1 or rows * flops_per_row(net) < TEAM_FLOPS:
+    if not HAS_TILES or rows == 1 or rows * flops_per_row(net, per_weight) < TEAM_FLOPS:
         return 1
     return min(n_threads, MOST_THREADS)
 
@@ -521,7 +529,7 @@ cdef class Plan:
                     and cnp.PyArray_DIM(out, dimensions - 1) == net.n_out
                     and not overlap(out, X) and not overlap(out, self.parameters)):
                 return None
-        cdef bint small = n * flops_per_row(net) < GIL_FLOPS
+        cdef bint small = n * flops_per_row(net, FORWARD) < GIL_FLOPS
         if small and self.type_number == cnp.NPY_FLOAT32:
             finite = all_finite_values(<float*>cnp.PyArray_DATA(X), n * net.n_in)
         elif small:
@@ -545,9 +553,9 @@ cdef class Plan:
         cdef Py_ssize_t hidden, size, done = 0
         cdef void* memory = NULL
         load_blas()
-        work.rows = rows_per_pass(&self.net, n, self.item)
+        work.rows = rows_per_pass(&self.net, n, FORWARD, self.item)
         work.scratch_size = scratch_size(&self.net, work.rows, self.item, False)
-        n_threads = useful_threads(&self.net, work.rows, n_threads)
+        n_threads = useful_threads(&self.net, work.rows, FORWARD, n_threads)
         hidden = room(2 * work.rows * self.net.widest, self.item)
         size = hidden + room(work.scratch_size * n_threads, self.item) + PADDING
         work.outputs = aligned(stack)
@@ -616,8 +624,8 @@ cdef class Plan:
             )
         self.training = True
         try:
-            rows = rows_per_pass(&self.net, batch, self.item)
-            n_threads = useful_threads(&self.net, rows, n_threads)
+            rows = rows_per_pass(&self.net, batch, STEP, self.item)
+            n_threads = useful_threads(&self.net, rows, STEP, n_threads)
             self.prepare(rows, batch, n_threads)
             call.net, call.parameters, call.work = &self.net, self.theta, &self.work
             call.single = self.type_number == cnp.NPY_FLOAT32

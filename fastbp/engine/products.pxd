@@ -42,7 +42,8 @@ cdef enum:
     DEEP = 512                  # rows of W, and
     NARROW = 4                  # panels of such a block
     AHEAD = 16                  # rows of a large W that are on their way while one is copied
-    LARGE_DELTA = 1 << 20       # bytes of D from which on it passes for a panel of W's rows at once
+    LARGE_DELTA = 1 << 20       # bytes of D from which on it passes for so many
+    PANELS = 2                  # panels' rows of W at once
     WIDE = 256                  # columns of D from which on it pays to lay out columns of X
 
 
@@ -68,15 +69,23 @@ cdef inline Py_ssize_t forward_scratch(
     return min(layer.n_in, <Py_ssize_t>DEEP) * NARROW * panel_width(item)
 
 
+cdef inline Py_ssize_t panels_at_once(const Layer* layer, Py_ssize_t n, size_t item) noexcept nogil:
+    """For how many panels' rows of W one pass over D serves: more than one where it is large."""
+    if n * layer.n_out * <Py_ssize_t>item > LARGE_DELTA:
+        return PANELS
+    return 1
+
+
 cdef inline Py_ssize_t backward_scratch(
     const Layer* layer, Py_ssize_t n, size_t item,
 ) noexcept nogil:
-    """How many elements `backward` wants.
+    """How many elements `backward` wants, with n rows or less.
 
-    All panels of D, two of D^T and one of W^T or of the result, and blocks of X.
+    All panels of D, two of D^T and some of W^T or one of the result, and blocks of X.
     """
-    cdef Py_ssize_t panel = panel_width(item)
-    return round_up(layer.n_out, panel) * (n + 3 * panel) + n * round_up(panel, TILE_ROWS)
+    cdef Py_ssize_t panel = panel_width(item), panels = panels_at_once(layer, n, item)
+    return (round_up(layer.n_out, panel) * (n + (2 + panels) * panel)
+            + n * round_up(panels * panel, TILE_ROWS))
 
 
 cdef inline void copy_columns(
@@ -372,11 +381,13 @@ cdef inline void input_gradient_rows(
     Way way, Py_ssize_t rows, Py_ssize_t n_out, const real* W, const real* D, Py_ssize_t n,
     const real* D_turned, real* turned, real* D_in, Py_ssize_t n_in, tile_end* end,
 ) noexcept nogil:
-    """`rows` columns, at most a panel's width, of D_in := D W^T for as many rows of W.
+    """`rows` columns of D_in := D W^T for as many rows of W, which are few panels' width.
 
-    D_turned holds D^T in panels for BY_DELTA, and `turned` takes a panel of W^T or of the result.
+    D_turned holds D^T in panels for BY_DELTA, and `turned` takes panels of W^T or one of the
+    result.
     """
     cdef Py_ssize_t panel = panel_width(sizeof(real)), i = 0, r = 0, height, width
+    cdef const real* gate = <const real*>end.gate
     if way == BY_DOTS:
         for i in range(n):
             rows_dot(rows, NULL, n_out, W, D + i * n_out, D_in + i * n_in)
@@ -392,30 +403,32 @@ cdef inline void input_gradient_rows(
             transpose(rows, width, turned, panel, D_in + i * n_in, n_in)
             i += panel
     else:
-        transpose(rows, n_out, W, n_out, turned, panel)
+        while r < rows:
+            transpose(min(panel, rows - r), n_out, W + r * n_out, n_out, turned + r * n_out, panel)
+            r += panel
         while i < n:
             height = min(<Py_ssize_t>TILE_ROWS, n - i)
-            tile(height, n_out, D + i * n_out, n_out, 1, turned, panel,
-                 D_in + i * n_in, n_in, rows, end)
-            end.gate = <const real*>end.gate + TILE_ROWS * n_in
+            r = 0
+            while r < rows:
+                end.gate = gate + i * n_in + r
+                tile(height, n_out, D + i * n_out, n_out, 1, turned + r * n_out, panel,
+                     D_in + i * n_in + r, n_in, min(panel, rows - r), end)
+                r += panel
             i += TILE_ROWS
 
 
 cdef inline void weight_gradient_rows(
-    Py_ssize_t rows, Py_ssize_t n_out, const real* X, Py_ssize_t n_in, const real* D_panels,
+    Py_ssize_t together, Py_ssize_t rows, Py_ssize_t n_out,
+    const real* X, Py_ssize_t n_in, const real* D_panels,
     Py_ssize_t n, real* X_blocks, real* gradient, const tile_end* update,
 ) noexcept nogil:
-    """`rows` rows of W' := update(X^T D), at most a panel's width.
+    """`rows` rows of W' := update(X^T D).
 
     Where it pays, columns of X are laid out in blocks of a tile's rows. The panels of D pass by
-    for each such block, so that W' is written row by row; where D is too large for the second
-    cache, they pass once for all blocks.
+    for `together` rows of W' at a time.
     """
     cdef Py_ssize_t panel = panel_width(sizeof(real)), first = 0, last, r, j, height, step = n_in
-    cdef Py_ssize_t together = TILE_ROWS
     cdef const real* columns
-    if n * n_out * <Py_ssize_t>sizeof(real) > LARGE_DELTA:
-        together = rows
     while first < rows:
         last = min(rows, first + together)
         j = 0
@@ -441,18 +454,21 @@ cdef inline bint backward_tiles(
     real* D_in, real alpha, real beta, real* gradient, real* scratch,
     Py_ssize_t first, Py_ssize_t stop,
 ) noexcept nogil:
-    """Both products for rows first .. stop of W, one panel's rows after the other.
+    """Both products for rows first .. stop of W, one or a few panels' rows after the other.
 
     Returns whether D_in has the derivative of relu in it already.
     """
     cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, panel = panel_width(sizeof(real))
+    cdef Py_ssize_t panels = panels_at_once(layer, n, sizeof(real))
+    cdef Py_ssize_t width = round_up(n_out, panel)
     cdef real* D_panels = scratch
-    cdef real* D_turned = D_panels + n * round_up(n_out, panel)
-    cdef real* turned = D_turned + 2 * panel * round_up(n_out, panel)
-    cdef real* X_blocks = turned + panel * round_up(n_out, panel)
+    cdef real* D_turned = D_panels + n * width
+    cdef real* turned = D_turned + 2 * panel * width
+    cdef real* X_blocks = turned + panels * panel * width
     cdef Way way = way_down(layer, n, sizeof(real))
     cdef bint gated = activation == RELU and way == BY_WEIGHT
-    cdef Py_ssize_t i = 0, j = 0
+    cdef Py_ssize_t together = TILE_ROWS if panels == 1 else panels * panel
+    cdef Py_ssize_t i = 0, j = 0, rows
     cdef tile_end end, update
     end.kind = TILE_GATED if gated else TILE_PLAIN
     update.kind, update.alpha, update.beta = TILE_UPDATE, alpha, beta
@@ -464,13 +480,14 @@ cdef inline bint backward_tiles(
         transpose(min(panel, n - i), n_out, D + i * n_out, n_out, D_turned + i * n_out, panel)
         i += panel
     while first < stop:
+        rows = min(panels * panel, stop - first)
         if D_in != NULL:
             end.gate = X + first
-            input_gradient_rows(way, min(panel, stop - first), n_out, W + first * n_out, D, n,
-                                D_turned, turned, D_in + first, n_in, &end)
-        weight_gradient_rows(min(panel, stop - first), n_out, X + first, n_in, D_panels, n,
-                             X_blocks, gradient + first * n_out, &update)
-        first += panel
+            input_gradient_rows(way, rows, n_out, W + first * n_out, D, n, D_turned, turned,
+                                D_in + first, n_in, &end)
+        weight_gradient_rows(together, rows, n_out, X + first, n_in, D_panels, n, X_blocks,
+                             gradient + first * n_out, &update)
+        first += rows
     return gated
 
 
