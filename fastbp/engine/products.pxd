@@ -101,6 +101,14 @@ cdef inline void copy_columns(
             memcpy(B + i * b_row, A + i * a_row, width * sizeof(real))
 
 
+cdef inline void fetch(Py_ssize_t rows, const real* A, Py_ssize_t a_row) noexcept nogil:
+    """Ask for a tile of A that is wanted soon."""
+    cdef Py_ssize_t panel = panel_width(sizeof(real)), i
+    for i in range(rows):
+        PREFETCH(A + i * a_row)
+        PREFETCH(A + i * a_row + panel // 2)
+
+
 # --- vector operations ----------------------------------------------------------------------
 
 cdef inline void combine_rows(
@@ -428,6 +436,7 @@ cdef inline void weight_gradient_rows(
     for `together` rows of W' at a time.
     """
     cdef Py_ssize_t panel = panel_width(sizeof(real)), first = 0, last, r, j, height, step = n_in
+    cdef bint fetched = n_in * n_out * <Py_ssize_t>sizeof(real) > LARGE_WEIGHT
     cdef const real* columns
     while first < rows:
         last = min(rows, first + together)
@@ -442,6 +451,8 @@ cdef inline void weight_gradient_rows(
                     if j == 0:
                         copy_columns(X + r, n_in, n, height, X_blocks + (r - first) * n,
                                      <Py_ssize_t>TILE_ROWS)
+                if fetched:
+                    fetch(height, gradient + r * n_out + j, n_out)
                 tile(height, n, columns, 1, step, D_panels + j * n, panel,
                      gradient + r * n_out + j, n_out, min(panel, n_out - j), update)
                 r += TILE_ROWS
