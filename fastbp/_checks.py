@@ -14,11 +14,11 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp._dispatch import engine, usable_cores
+from fastbp._dispatch import engine
 
 __all__ = [
     "choice", "count", "dtype", "features", "flag", "non_negative", "optional", "output",
-    "positive", "targets", "threads",
+    "positive", "targets",
 ]
 
 T = TypeVar("T")
@@ -43,11 +43,6 @@ def count(name: str, value: object) -> int:
     if not 0 < number <= LARGEST_WIDTH:
         raise ValueError(f"{name} must be an integer from 1 to {LARGEST_WIDTH}, got {number}")
     return number
-
-
-def threads(value: object) -> int:
-    """Return a number of threads, no larger than the cores this process may run on."""
-    return min(count("n_threads", value), usable_cores())
 
 
 def positive(name: str, value: object) -> float:

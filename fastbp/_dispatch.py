@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     engine = None
 
-__all__ = ["VARIANTS", "available_variants", "cpu", "engine", "usable_cores", "variant"]
+__all__ = ["VARIANTS", "available_variants", "cpu", "engine", "variant"]
 
 # What each variant needs of the processor, best first.
 _V2 = {"sse4.2", "popcnt"}
@@ -38,13 +38,6 @@ def available_variants() -> list[str]:
         for name, needed in VARIANTS.items()
         if needed <= present and importlib.util.find_spec(f"fastbp.engine.{name}") is not None
     ]
-
-
-def usable_cores() -> int:
-    """How many cores this process may run on; more threads than that never help."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _pick() -> str:

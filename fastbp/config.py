@@ -21,11 +21,12 @@ def show_config() -> None:
 
     available = _dispatch.available_variants()
     scipy = metadata.version("scipy")
+    cores = _dispatch.engine.usable_cores()
     uses_blas = _dispatch.variant == "portable"
     rows = [
         ("fastbp", metadata.version("fastbp")),
         ("python", f"{platform.python_version()}, numpy {np.__version__}, scipy {scipy}"),
-        ("machine", f"{platform.machine()}, {_dispatch.usable_cores()} cores for this process"),
+        ("machine", f"{platform.machine()}, {cores} cores for this process"),
         ("engine", _dispatch.variant),
         ("engines available", ", ".join(available)),
         ("processor has", ", ".join(_dispatch.cpu.features()) or "nothing known"),

@@ -235,16 +235,15 @@ class Network:
         TypeError, ValueError
             If an argument is not as above, or X is not finite.
         """
-        if n_threads != 1:
-            n_threads = _checks.threads(n_threads)
         result = self._plan.predict(X, out, n_threads)
-        if result is None:  # an array that wants a closer look, or a copy
+        if result is None:  # an argument that wants a closer look, or a copy
             result = self._predict_converted(X, out, n_threads)
         return result
 
     def _predict_converted(
         self, X: ArrayLike, out: NDArray[Any] | None, n_threads: int
     ) -> NDArray[Any]:
+        n_threads = _checks.count("n_threads", n_threads)
         rows, single = _checks.features(X, self._n_inputs, self._dtype)
         shape = (self.n_outputs,) if single else (len(rows), self.n_outputs)
         if out is not None:
@@ -277,7 +276,7 @@ class Network:
         TypeError, ValueError
             If an argument is not as above, or X or y is not finite.
         """
-        n_threads = _checks.threads(n_threads)
+        n_threads = _checks.count("n_threads", n_threads)
         return self._plan.loss_and_gradient(*self._samples(X, y), None, n_threads)
 
     def loss_and_gradient(
@@ -303,7 +302,7 @@ class Network:
         TypeError, ValueError
             As for `evaluate`.
         """
-        n_threads = _checks.threads(n_threads)
+        n_threads = _checks.count("n_threads", n_threads)
         samples = self._samples(X, y)
         gradient = np.empty_like(self._parameters)
         loss = self._plan.loss_and_gradient(*samples, gradient, n_threads)
@@ -460,7 +459,7 @@ class Network:
             validation=self._validation(validation_data),
             callbacks=training.checked_callbacks(callbacks),
             tol=_checks.optional(_checks.non_negative, "tol", tol),
-            n_threads=_checks.threads(n_threads),
+            n_threads=_checks.count("n_threads", n_threads),
         )
 
     # --- the way in -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ ACTIVATIONS: dict[str, int]
 LOSSES: dict[str, int]
 CROSSOVERS: dict[str, int]
 
+def usable_cores() -> int: ...
 def all_finite(array: NDArray[Any]) -> bool: ...
 
 class Plan:
@@ -17,7 +18,7 @@ class Plan:
         self, layers: Sequence[tuple[int, int, int, int, int]], loss: int, dtype: np.dtype[Any]
     ) -> None: ...
     def predict(
-        self, X: object, out: object = None, n_threads: int = 1
+        self, X: object, out: object = None, n_threads: object = 1
     ) -> NDArray[Any] | None: ...
     def loss_and_gradient(
         self,

@@ -3,10 +3,13 @@
 Arrays arrive checked and converted; here they are only recognised. The GIL is released around
 pieces of work, and between the pieces a pending Ctrl-C is raised.
 """
+import os
+
 cimport cython
 cimport numpy as cnp
 import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
+from libc.limits cimport INT_MAX
 from libc.math cimport isfinite
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
@@ -16,7 +19,7 @@ from .blas cimport has_blas, set_blas
 from .clock cimport milliseconds, out_of_patience
 from .optimizers cimport sgd
 from .passes cimport (
-    Workspace, forward_pass, gather, gradient_pass, own_scratch, scratch_size, shared_loss_pass,
+    Workspace, forward_pass, gather, gradient_pass, loss_pass, own_scratch, scratch_size,
 )
 from .products cimport (
     LARGE_WEIGHT, MANY_ROWS, WHOLE_WEIGHT, finish_update, forward, round_up,
@@ -27,6 +30,8 @@ from .tile cimport HAS_TILES, panel_width
 from .tile cimport all_finite as all_finite_values
 
 cnp.import_array()
+
+cdef object ONE = 1             # compared by identity first: nearly every call asks for one thread
 
 # The names users write, in the order error messages list them.
 ACTIVATIONS = {
@@ -53,8 +58,10 @@ cdef double ONE_PASS_FLOPS = 15e9 if panel_width(sizeof(float)) >= 16 else 5e9
 cdef double MANY_PASSES_FLOPS = ONE_PASS_FLOPS / 5
 # Below some 20 us of work, releasing and taking the GIL costs more than it gives.
 cdef double GIL_FLOPS = 4e5
-# Below this, the members of a team would wait for each other more than work.
+# In a pass below this, the members of a team would wait for each other more than work; in a call
+# below that, for the team to be made.
 cdef double TEAM_FLOPS = 1.5e7
+cdef double TEAM_CALL_FLOPS = 6e7
 # Between two looks at the clock.
 cdef double CLOCK_FLOPS = 2e6
 
@@ -66,7 +73,8 @@ CROSSOVERS = {
     "how many rows are many": MANY_ROWS,
     "rows of one pass at most": MOST_ROWS,
     "flops of a call before it releases the GIL": int(GIL_FLOPS),
-    "flops of a step before threads share it": int(TEAM_FLOPS),
+    "flops of a pass before threads share it": int(TEAM_FLOPS),
+    "flops of a call before threads share it": int(TEAM_CALL_FLOPS),
 }
 
 # --- pieces of work, without Python ---------------------------------------------------------
@@ -190,8 +198,7 @@ cdef Status sweep_gradient(
         if gradient == NULL:
             X = gather(net, parameters, samples, sweep.start, n, work, member)
             forward_pass(net, parameters, X, n, work, member)
-            sweep.loss += shared_loss_pass(net, parameters, samples, sweep.start, n, scale, work,
-                                           member)
+            sweep.loss += loss_pass(net, parameters, samples, sweep.start, n, scale, work, member)
         else:
             sweep.loss += gradient_pass(
                 net, parameters, samples, sweep.start, n, scale,
@@ -297,15 +304,25 @@ cdef int run(Call* call, int n_threads) except -1:
     return 0
 
 
+def usable_cores():
+    """How many cores this process may run on; more threads than that never help."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 cdef int useful_threads(
-    const Net* net, Py_ssize_t rows, int per_weight, int n_threads,
-) noexcept:
-    """How many of the threads allowed are worth it for passes of this many rows."""
+    const Net* net, Py_ssize_t rows, Py_ssize_t pass_rows, int per_weight, Py_ssize_t n_threads,
+) except -1:
+    """How many of the threads allowed are worth it for so many rows, in passes of `pass_rows`."""
+    cdef double row = flops_per_row(net, per_weight)
     # BLAS has threads of its own, and its products do not stand being called side by side. One
     # row is not shared.
-    if not HAS_TILES or rows == 1 or rows * flops_per_row(net, per_weight) < TEAM_FLOPS:
+    if n_threads == 1 or not HAS_TILES or pass_rows == 1:
         return 1
-    return min(n_threads, MOST_THREADS)
+    if pass_rows * row < TEAM_FLOPS or rows * row < TEAM_CALL_FLOPS:
+        return 1
+    return min(n_threads, usable_cores(), MOST_THREADS)
 
 
 # --- arrays ---------------------------------------------------------------------------------
@@ -469,16 +486,18 @@ cdef class Plan:
         cdef Py_ssize_t inputs = room(rows * net.n_in, self.item)
         cdef Py_ssize_t outputs = room(rows * net.n_outputs, self.item)
         cdef Py_ssize_t delta = room(2 * rows * net.widest, self.item)
-        cdef Py_ssize_t one_hot = room(net.n_out, self.item)
+        cdef Py_ssize_t one_hot = room(net.widest * threads, self.item)
+        cdef Py_ssize_t row_losses = room(rows, sizeof(double))
         cdef Py_ssize_t scratch = scratch_size(net, rows, self.item, True)
         self.release_workspace()
-        self.memory = zeroed(inputs + outputs + delta + one_hot
+        self.memory = zeroed(inputs + outputs + delta + one_hot + row_losses
                              + room(scratch * threads, self.item))
         self.work.inputs = aligned(self.memory)
         self.work.outputs = <char*>self.work.inputs + inputs
         self.work.delta = <char*>self.work.outputs + outputs
         self.work.one_hot = <char*>self.work.delta + delta
-        self.work.scratch = <char*>self.work.one_hot + one_hot
+        self.work.losses = <double*>(<char*>self.work.one_hot + one_hot)
+        self.work.scratch = <char*>self.work.losses + row_losses
         self.work.scratch_size = scratch
         self.rows, self.threads = rows, threads
         return 0
@@ -501,11 +520,12 @@ cdef class Plan:
             assert sorted(order) == list(range(samples.n))
         return 0
 
-    def predict(self, X, out=None, int n_threads=1):
+    def predict(self, X, out=None, n_threads=1):
         """The network's output for X, n x n_in or n_in; into `out` when it is given.
 
-        Returns None, having done nothing, unless the arrays need no conversion and no closer
-        look: exact, contiguous, finite, of the right shapes, and `out` clear of the input.
+        Returns None, having done nothing, unless the arguments need no conversion and no closer
+        look: arrays exact, contiguous, finite, of the right shapes, and `out` clear of the input;
+        n_threads an int that is one.
         """
         cdef const Net* net = &self.net
         cdef Py_ssize_t n = 1
@@ -513,6 +533,8 @@ cdef class Plan:
         cdef int dimensions
         cdef bint finite
         if not is_ready(X, self.type_number):
+            return None
+        if n_threads is not ONE and not (type(n_threads) is int and 0 < n_threads <= INT_MAX):
             return None
         dimensions = cnp.PyArray_NDIM(X)
         if not 1 <= dimensions <= 2:
@@ -544,7 +566,7 @@ cdef class Plan:
         return out
 
     cdef int predict_ready(
-        self, const void* X, Py_ssize_t n, void* out, bint small, int n_threads,
+        self, const void* X, Py_ssize_t n, void* out, bint small, Py_ssize_t most_threads,
     ) except -1:
         """Predict into memory that was checked; with the GIL held while the work is small."""
         cdef double[STACK_DOUBLES] stack
@@ -552,10 +574,12 @@ cdef class Plan:
         cdef Call call
         cdef Py_ssize_t hidden, size, done = 0
         cdef void* memory = NULL
+        cdef int n_threads = 1
         load_blas()
         work.rows = rows_per_pass(&self.net, n, FORWARD, self.item)
         work.scratch_size = scratch_size(&self.net, work.rows, self.item, False)
-        n_threads = useful_threads(&self.net, work.rows, FORWARD, n_threads)
+        if not small:
+            n_threads = useful_threads(&self.net, n, work.rows, FORWARD, most_threads)
         hidden = room(2 * work.rows * self.net.widest, self.item)
         size = hidden + room(work.scratch_size * n_threads, self.item) + PADDING
         work.outputs = aligned(stack)
@@ -625,7 +649,7 @@ cdef class Plan:
         self.training = True
         try:
             rows = rows_per_pass(&self.net, batch, STEP, self.item)
-            n_threads = useful_threads(&self.net, rows, STEP, n_threads)
+            n_threads = useful_threads(&self.net, samples.n, rows, STEP, n_threads)
             self.prepare(rows, batch, n_threads)
             call.net, call.parameters, call.work = &self.net, self.theta, &self.work
             call.single = self.type_number == cnp.NPY_FLOAT32

@@ -22,10 +22,10 @@ cdef struct Workspace:
     void* delta             # two of rows x widest: the gradient by the Z of two neighbours
     void* scratch           # what the products lay out for themselves, for each member
     Py_ssize_t scratch_size     # elements of one member's scratch
-    void* one_hot           # n_out zeros, where a label is spelled out
+    void* one_hot           # `widest` zeros, where a label is spelled out, for each member
+    double* losses          # rows: the loss of each row of a pass
     void* gradient          # n_parameters; NULL until a batch is larger than `rows`
     Outer late              # the first layer's update, where it waits for the next step
-    double loss             # of the last pass, for all members
     bint pause              # what the first member decided, for all members
 
 
@@ -98,48 +98,51 @@ cdef inline void forward_pass(
         inputs = outputs
 
 
-cdef inline double loss_pass(
+cdef inline void row_losses(
     const Net* net, const real* parameters, const Samples* samples,
-    Py_ssize_t start, Py_ssize_t n, double scale, Workspace* work,
+    Py_ssize_t start, Py_ssize_t first, Py_ssize_t stop, double scale, Workspace* work,
+    real* one_hot,
 ) noexcept nogil:
-    """`scale` times the loss of rows start .. start + n, whose outputs are in the workspace.
+    """The losses of rows first .. stop of a pass, whose outputs are in the workspace.
 
-    delta becomes its gradient by what the last layer put out.
+    delta becomes `scale` times their gradient by what the last layer put out.
     """
     cdef const Layer* last = &net.layers[net.depth - 1]
     cdef const real* outputs = <real*>work.outputs + last.output * work.rows
     cdef real* delta = <real*>work.delta
-    cdef real* one_hot = <real*>work.one_hot
     cdef const real* target
-    cdef double loss = 0
-    cdef Py_ssize_t i, j, sample
+    cdef Py_ssize_t n_out = net.n_out, i, j, sample
     if net.loss == CROSS_ENTROPY and net.from_logits:
-        exponentials_of_logits(outputs, delta, n, net.n_out)
-    for i in range(n):
+        exponentials_of_logits(outputs + first * n_out, delta + first * n_out, stop - first, n_out)
+    for i in range(first, stop):
         sample = start + i if samples.order == NULL else samples.order[start + i]
         if samples.labels == NULL:
-            target = <const real*>samples.targets + sample * net.n_out
+            target = <const real*>samples.targets + sample * n_out
         else:
             one_hot[samples.labels[sample]] = 1
             target = one_hot
-        loss += row_loss(net.loss, net.from_logits, outputs + i * net.n_out, target,
-                         delta + i * net.n_out, net.n_out)
+        work.losses[i] = row_loss(net.loss, net.from_logits, outputs + i * n_out, target,
+                                  delta + i * n_out, n_out)
         if samples.labels != NULL:
             one_hot[samples.labels[sample]] = 0
-    for j in range(n * net.n_out):
+    for j in range(first * n_out, stop * n_out):
         delta[j] *= <real>scale
-    return loss * scale
 
 
-cdef inline double shared_loss_pass(
+cdef inline double loss_pass(
     const Net* net, const real* parameters, const Samples* samples,
     Py_ssize_t start, Py_ssize_t n, double scale, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """`loss_pass` by the first member, its value for all."""
-    if is_first(member):
-        work.loss = loss_pass(net, parameters, samples, start, n, scale, work)
+    """`scale` times the loss of rows start .. start + n, shared by rows; delta is its gradient."""
+    cdef real* one_hot = <real*>work.one_hot + member.part * net.widest
+    cdef double loss = 0
+    cdef Py_ssize_t i
+    row_losses(net, parameters, samples, start, share(member, 0, n, 1), share(member, 1, n, 1),
+               scale, work, one_hot)
     barrier(member)
-    return work.loss
+    for i in range(n):
+        loss += work.losses[i]
+    return loss * scale
 
 
 cdef inline void backward_pass(
@@ -188,7 +191,7 @@ cdef inline double gradient_pass(
     cdef const real* X = gather(net, parameters, samples, start, n, work, member)
     cdef double loss
     forward_pass(net, parameters, X, n, work, member)
-    loss = shared_loss_pass(net, parameters, samples, start, n, scale, work, member)
+    loss = loss_pass(net, parameters, samples, start, n, scale, work, member)
     if isfinite(loss):
         backward_pass(net, parameters, X, n, alpha, beta, target, work, member)
     return loss

@@ -310,19 +310,18 @@ cdef inline void scale(real beta, real* target, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void add_rows(
-    Py_ssize_t n, Py_ssize_t columns, const real* D, real alpha, real* total,
+    Py_ssize_t n, const real* D, Py_ssize_t d_row, Py_ssize_t columns, real alpha, real* total,
 ) noexcept nogil:
     """total += alpha sum of the rows of D (n x columns), four at a time."""
     cdef Py_ssize_t i, j
     cdef const real* d
     for i in range(n // 4):
-        d = D + 4 * i * columns
+        d = D + 4 * i * d_row
         for j in range(columns):
-            total[j] += alpha * ((d[j] + d[j + columns])
-                                 + (d[j + 2 * columns] + d[j + 3 * columns]))
+            total[j] += alpha * ((d[j] + d[j + d_row]) + (d[j + 2 * d_row] + d[j + 3 * d_row]))
     for i in range(n - n % 4, n):
         for j in range(columns):
-            total[j] += alpha * D[i * columns + j]
+            total[j] += alpha * D[i * d_row + j]
 
 
 cdef inline void backward_one_row(
@@ -550,7 +549,7 @@ cdef inline void backward(
         for i in range(n):
             multiply_by_derivative(activation, X + i * n_in + first, D_in + i * n_in + first,
                                    1, stop - first)
-    if is_first(member):
-        scale(beta, bias, n_out)
-        add_rows(n, n_out, D, alpha, bias)
+    first, stop = share(member, 0, n_out, panel), share(member, 1, n_out, panel)
+    scale(beta, bias + first, stop - first)
+    add_rows(n, D + first, n_out, stop - first, alpha, bias + first)
     barrier(member)
