@@ -9,6 +9,7 @@ Two environment variables serve the project's own tests, not its users:
 import os
 import platform
 import sys
+from glob import glob
 
 import numpy
 from Cython.Build import cythonize
@@ -58,7 +59,7 @@ def extension(name, args=(), defines=()):
         f"fastbp.engine.{name}",
         [f"fastbp/engine/{name}.pyx"],
         include_dirs=[numpy.get_include(), "fastbp/engine"],
-        depends=[f"fastbp/engine/{file}" for file in ("tile.h", "tile_body.h", "team.h")],
+        depends=sorted(glob("fastbp/engine/*.h")),
         define_macros=[*macros, *defines],
         extra_compile_args=[*compile_args, *args],
     )

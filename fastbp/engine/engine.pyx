@@ -17,13 +17,15 @@ from libc.string cimport memset
 from . cimport activations, losses
 from .blas cimport has_blas, set_blas
 from .clock cimport milliseconds, out_of_patience
+from .crossovers cimport (
+    DELTA_PANELS, DELTA_WIDTH, DOT_ROWS, GIL_FLOPS, LAID_OUT_WIDTH, LARGE_DELTA, LARGE_WEIGHT,
+    MANY_ROWS, TEAM_CALL_FLOPS, TEAM_FLOPS, WHOLE_WEIGHT,
+)
 from .optimizers cimport sgd
 from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, loss_pass, own_scratch, scratch_size,
 )
-from .products cimport (
-    LARGE_WEIGHT, MANY_ROWS, WHOLE_WEIGHT, finish_update, forward, round_up,
-)
+from .products cimport finish_update, forward, round_up
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES, panel_width
@@ -56,23 +58,22 @@ cdef enum:
 # 32 bytes or more reach. A batch that takes longer is cut into smaller passes, with a margin.
 cdef double ONE_PASS_FLOPS = 15e9 if panel_width(sizeof(float)) >= 16 else 5e9
 cdef double MANY_PASSES_FLOPS = ONE_PASS_FLOPS / 5
-# Below some 20 us of work, releasing and taking the GIL costs more than it gives.
-cdef double GIL_FLOPS = 4e5
-# In a pass below this, the members of a team would wait for each other more than work; in a call
-# below that, for the team to be made.
-cdef double TEAM_FLOPS = 1.5e7
-cdef double TEAM_CALL_FLOPS = 6e7
 # Between two looks at the clock.
 cdef double CLOCK_FLOPS = 2e6
 
 # Where one path takes over from another, for who wants to see.
 CROSSOVERS = {
     "rows on the one-row path": 1,
-    "bytes of a weight matrix before it passes in blocks": WHOLE_WEIGHT,
-    "bytes of a weight matrix before many rows lay it out in panels": LARGE_WEIGHT,
+    "bytes of W before a forward product takes it in blocks": WHOLE_WEIGHT,
+    "bytes of W before many rows lay these out in panels": LARGE_WEIGHT,
     "how many rows are many": MANY_ROWS,
+    "rows up to which D W^T goes by dot products": DOT_ROWS,
+    "rows up to which D W^T may go by (W D^T)^T": DELTA_PANELS * panel_width(sizeof(float)),
+    "columns of D before it does": DELTA_WIDTH,
+    "columns of D before X is laid out for X^T D": LAID_OUT_WIDTH,
+    "bytes of D before several panels of W share a pass over it": LARGE_DELTA,
     "rows of one pass at most": MOST_ROWS,
-    "flops of a call before it releases the GIL": int(GIL_FLOPS),
+    "flops of a predict before it releases the GIL": int(GIL_FLOPS),
     "flops of a pass before threads share it": int(TEAM_FLOPS),
     "flops of a call before threads share it": int(TEAM_CALL_FLOPS),
 }

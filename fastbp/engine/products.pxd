@@ -24,6 +24,10 @@ from libc.string cimport memcpy, memset
 
 from .activations cimport IDENTITY, RELU, SOFTMAX, activate, multiply_by_derivative
 from .blas cimport gemm
+from .crossovers cimport (
+    DELTA_PANELS, DELTA_WIDTH, DOT_ROWS, LAID_OUT_WIDTH, LARGE_DELTA, LARGE_WEIGHT, MANY_ROWS,
+    WHOLE_WEIGHT,
+)
 from .records cimport Layer, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport (
@@ -35,16 +39,11 @@ cdef enum:
     LISTED = 256                # rows looked at for zeros at a time
     BLOCK = 32                  # rows of W that one row takes at a time
     UPDATED_BYTES = 3 << 13     # of W that are updated and then used: half of a first cache
-    WHOLE_WEIGHT = 1 << 19      # bytes of W up to which it is taken whole, not in blocks
     BLOCK_BYTES = 1 << 18       # of W in a shallow block, over all columns
-    LARGE_WEIGHT = 1 << 21      # bytes of W, and
-    MANY_ROWS = 64              # rows, from which on its blocks are deep, and copied
-    DEEP = 512                  # rows of W, and
-    NARROW = 4                  # panels of such a block
-    AHEAD = 16                  # rows of a large W that are on their way while one is copied
-    LARGE_DELTA = 1 << 20       # bytes of D from which on it passes for so many
-    PANELS = 2                  # panels' rows of W at once
-    WIDE = 256                  # columns of D from which on it pays to lay out columns of X
+    DEEP = 512                  # rows, and
+    NARROW = 4                  # panels of W in a block that is laid out
+    AHEAD = 16                  # rows of W that are on their way while one is laid out
+    PANELS = 2                  # of W, whose rows share a pass over a large D
 
 
 cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
@@ -81,10 +80,10 @@ cdef inline Py_ssize_t backward_scratch(
 ) noexcept nogil:
     """How many elements `backward` wants, with n rows or less.
 
-    All panels of D, two of D^T and some of W^T or one of the result, and blocks of X.
+    All panels of D, some of D^T and some of W^T or one of the result, and blocks of X.
     """
     cdef Py_ssize_t panel = panel_width(item), panels = panels_at_once(layer, n, item)
-    return (round_up(layer.n_out, panel) * (n + (2 + panels) * panel)
+    return (round_up(layer.n_out, panel) * (n + (DELTA_PANELS + panels) * panel)
             + n * round_up(panels * panel, TILE_ROWS))
 
 
@@ -377,9 +376,9 @@ cdef enum Way:
 
 cdef inline Way way_down(const Layer* layer, Py_ssize_t n, size_t item) noexcept nogil:
     """How D W^T is taken: where n is small beside the layer, W is not worth transposing."""
-    if n <= TILE_ROWS // 2:
+    if n <= DOT_ROWS:
         return BY_DOTS
-    if n <= 2 * panel_width(item) and layer.n_out >= WIDE:
+    if n <= DELTA_PANELS * panel_width(item) and layer.n_out >= DELTA_WIDTH:
         return BY_DELTA
     return BY_WEIGHT
 
@@ -445,7 +444,7 @@ cdef inline void weight_gradient_rows(
             while r < last:
                 height = min(<Py_ssize_t>TILE_ROWS, rows - r)
                 columns = X + r
-                if n_out >= WIDE:
+                if n_out >= LAID_OUT_WIDTH:
                     columns, step = X_blocks + (r - first) * n, TILE_ROWS
                     if j == 0:
                         copy_columns(X + r, n_in, n, height, X_blocks + (r - first) * n,
@@ -473,7 +472,7 @@ cdef inline bint backward_tiles(
     cdef Py_ssize_t width = round_up(n_out, panel)
     cdef real* D_panels = scratch
     cdef real* D_turned = D_panels + n * width
-    cdef real* turned = D_turned + 2 * panel * width
+    cdef real* turned = D_turned + DELTA_PANELS * panel * width
     cdef real* X_blocks = turned + panels * panel * width
     cdef Way way = way_down(layer, n, sizeof(real))
     cdef bint gated = activation == RELU and way == BY_WEIGHT
