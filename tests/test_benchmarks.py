@@ -9,6 +9,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +25,18 @@ from scipy.stats import binom
 # the installed package before the sources that lie beside the benchmarks.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import arithmetic, cells, checks, compare, measure, report, run, startup, threads
+from benchmarks import (
+    arithmetic,
+    cells,
+    checks,
+    compare,
+    crossovers,
+    measure,
+    report,
+    run,
+    startup,
+    threads,
+)
 from benchmarks.peers import FASTBP, PEERS, Peer, base
 from benchmarks.peers.numpy_by_hand import Adapter as NumpyAdapter
 from benchmarks.workloads import (
@@ -612,3 +624,31 @@ def test_every_adapter_is_an_adapter():
     for peer in EVERYONE.values():
         if not peer.missing() and peer.name in (FASTBP.name, "numpy"):
             assert isinstance(peer.adapter(1), base.Adapter)
+
+
+# --- the crossovers ---------------------------------------------------------------------------
+
+
+def test_every_crossover_of_the_engine_can_be_measured():
+    """Both sides set macros that the header lets a build set, and nothing is forgotten."""
+    header = (ROOT / "fastbp" / "engine" / "crossovers.h").read_text()
+    settable = set(re.findall(r"#ifndef (\w+)\n#define \1 ", header))
+    assert set(crossovers.CROSSOVERS) == settable
+    for crossover in crossovers.CROSSOVERS.values():
+        assert crossover.before != crossover.after
+        assert {*crossover.before, *crossover.after} <= settable
+
+
+def test_a_worker_times_both_kinds_of_work():
+    works = [
+        crossovers.Work("a step", "step", (3, 4, 2), 5),
+        crossovers.Work("a prediction", "predict", (3, 2), 1),
+    ]
+    orders = "".join(json.dumps(dataclasses.asdict(work)) + "\n" for work in works)
+    made = subprocess.run(
+        [sys.executable, "-m", "benchmarks.crossovers", "--worker", "1"],
+        cwd=ROOT, input=orders, capture_output=True, text=True, check=True, timeout=60,
+    )
+    seconds = [float(line) for line in made.stdout.split()]
+    assert len(seconds) == 2
+    assert all(0 < each < 1 for each in seconds)

@@ -45,7 +45,7 @@
 #define TEAM_FLOPS 1.5e7
 #endif
 #ifndef TEAM_CALL_FLOPS
-#define TEAM_CALL_FLOPS 6e7
+#define TEAM_CALL_FLOPS 2e8
 #endif
 
 #endif
