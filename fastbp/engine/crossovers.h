@@ -10,7 +10,7 @@
 /* Bytes of W, and rows, from which on those blocks are laid out in panels. From these bytes on,
    rows of W are also asked for ahead of their update. */
 #ifndef LARGE_WEIGHT
-#define LARGE_WEIGHT (1L << 21)
+#define LARGE_WEIGHT (3L << 19)
 #endif
 #ifndef MANY_ROWS
 #define MANY_ROWS 64L

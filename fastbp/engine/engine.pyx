@@ -10,7 +10,7 @@ cimport numpy as cnp
 import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from libc.limits cimport INT_MAX
-from libc.math cimport isfinite
+from libc.math cimport ceil, isfinite
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
@@ -57,7 +57,7 @@ cdef enum:
 # Ctrl-C waits for the end of a pass: 0.15 s on a core of 100 GFLOP/s in float32, which vectors of
 # 32 bytes or more reach. A batch that takes longer is cut into smaller passes, with a margin.
 cdef double ONE_PASS_FLOPS = 15e9 if panel_width(sizeof(float)) >= 16 else 5e9
-cdef double MANY_PASSES_FLOPS = ONE_PASS_FLOPS / 5
+cdef double MANY_PASSES_FLOPS = ONE_PASS_FLOPS / 2
 # Between two looks at the clock.
 cdef double CLOCK_FLOPS = 2e6
 
@@ -109,10 +109,11 @@ cdef Py_ssize_t rows_per_pass(
     const Net* net, Py_ssize_t n, int per_weight, Py_ssize_t item,
 ) noexcept nogil:
     """How many of n rows one pass takes: of the network and n alone, as it decides on bits."""
-    cdef double row = flops_per_row(net, per_weight) * item / sizeof(float)
-    if n * row > ONE_PASS_FLOPS:
-        return max(1, min(MOST_ROWS, <Py_ssize_t>(MANY_PASSES_FLOPS / row)))
-    return min(n, MOST_ROWS)
+    cdef double flops = n * flops_per_row(net, per_weight) * item / sizeof(float)
+    cdef Py_ssize_t passes = 1
+    if flops > ONE_PASS_FLOPS:
+        passes = <Py_ssize_t>min(<double>n, ceil(flops / MANY_PASSES_FLOPS))
+    return min(MOST_ROWS, (n + passes - 1) // passes)
 
 
 cdef struct Sweep:
