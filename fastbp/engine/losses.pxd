@@ -10,6 +10,7 @@ from libc.math cimport log, log1p, log1pf, logf
 from .activations cimport SIGMOID, SOFTMAX
 from .elementary cimport exponential, sigmoid
 from .records cimport real
+from .tile cimport largest, sum_of, weighted_sum
 
 
 cdef enum Loss:
@@ -96,40 +97,18 @@ cdef inline double cross_entropy(
     return total
 
 
-cdef inline void exponentials_of_logits(
-    const real* Z, real* D, Py_ssize_t rows, Py_ssize_t n,
-) noexcept nogil:
-    """D := exp(Z - the largest of each row), for all rows in one loop that vectorises."""
-    cdef real largest
-    cdef Py_ssize_t i, j
-    for i in range(rows):
-        largest = Z[i * n]
-        for j in range(i * n + 1, (i + 1) * n):
-            largest = max(largest, Z[j])
-        for j in range(i * n, (i + 1) * n):
-            D[j] = Z[j] - largest
-    for j in range(rows * n):
-        D[j] = exponential(D[j])
-
-
 cdef inline double cross_entropy_from_logits(
     const real* z, const real* target, real* d, Py_ssize_t n,
 ) noexcept nogil:
     """sum y (log sum exp z - z); its gradient by z is softmax(z) sum y - y.
 
-    d comes with the `exponentials_of_logits`.
+    d comes with the `exponentials` of z.
     """
-    cdef real largest = z[0], total = 0, weight = 0, log_total
-    cdef double loss = 0
+    cdef real total = sum_of(d, n), weight = sum_of(target, n)
+    # relative to the largest logit, so that huge logits cancel before they are rounded
+    cdef double loss = <double>weight * logarithm(total) - weighted_sum(target, z, largest(z, n), n)
     cdef Py_ssize_t j
     for j in range(n):
-        largest = max(largest, z[j])
-        total += d[j]
-        weight += target[j]
-    log_total = logarithm(total)
-    for j in range(n):
-        # relative to the largest logit, so that huge logits cancel before they are rounded
-        loss += target[j] * (log_total - (z[j] - largest))
         d[j] = d[j] * (weight / total) - target[j]
     return loss
 

@@ -6,8 +6,8 @@ worth sharing is left to the first member.
 from libc.math cimport isfinite
 from libc.string cimport memcpy
 
-from .activations cimport IDENTITY, multiply_by_derivative
-from .losses cimport CROSS_ENTROPY, exponentials_of_logits, row_loss
+from .activations cimport IDENTITY, exponentials, multiply_by_derivative
+from .losses cimport CROSS_ENTROPY, row_loss
 from .products cimport Outer, backward, backward_scratch, forward, forward_scratch, round_up
 from .records cimport Layer, Net, Samples, real
 from .team cimport Member, barrier, is_first, share
@@ -113,7 +113,7 @@ cdef inline void row_losses(
     cdef const real* target
     cdef Py_ssize_t n_out = net.n_out, i, j, sample
     if net.loss == CROSS_ENTROPY and net.from_logits:
-        exponentials_of_logits(outputs + first * n_out, delta + first * n_out, stop - first, n_out)
+        exponentials(outputs + first * n_out, delta + first * n_out, stop - first, n_out)
     for i in range(first, stop):
         sample = start + i if samples.order == NULL else samples.order[start + i]
         if samples.labels == NULL:

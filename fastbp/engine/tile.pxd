@@ -32,6 +32,12 @@ cdef extern from "tile.h" nogil:
     void rows_dot_f64(long, const int*, long, const double*, const double*, double*) noexcept
     bint all_finite_f32(long, const float*) noexcept
     bint all_finite_f64(long, const double*) noexcept
+    float largest_f32(long, const float*) noexcept
+    double largest_f64(long, const double*) noexcept
+    float sum_f32(long, const float*) noexcept
+    double sum_f64(long, const double*) noexcept
+    float weighted_sum_f32(long, const float*, const float*, float) noexcept
+    double weighted_sum_f64(long, const double*, const double*, double) noexcept
     int list_nonzero_f32(long, const float*, int*) noexcept
     int list_nonzero_f64(long, const double*, int*) noexcept
     void combine_rows_f32(
@@ -72,6 +78,31 @@ cdef inline bint all_finite(const real* x, Py_ssize_t n) noexcept nogil:
         return all_finite_f32(n, x)
     else:
         return all_finite_f64(n, x)
+
+
+cdef inline real largest(const real* x, Py_ssize_t n) noexcept nogil:
+    """The largest of n > 0 elements, as if a NaN were not there."""
+    if real is float:
+        return largest_f32(n, x)
+    else:
+        return largest_f64(n, x)
+
+
+cdef inline real sum_of(const real* x, Py_ssize_t n) noexcept nogil:
+    if real is float:
+        return sum_f32(n, x)
+    else:
+        return sum_f64(n, x)
+
+
+cdef inline real weighted_sum(
+    const real* weights, const real* x, real origin, Py_ssize_t n,
+) noexcept nogil:
+    """The sum of weights[j] (x[j] - origin)."""
+    if real is float:
+        return weighted_sum_f32(n, weights, x, origin)
+    else:
+        return weighted_sum_f64(n, weights, x, origin)
 
 
 cdef inline int list_nonzero(const real* x, Py_ssize_t n, int* listed) noexcept nogil:

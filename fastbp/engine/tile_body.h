@@ -11,6 +11,7 @@ INLINE void NAME(store)(REAL *p, VECTOR v) { *p = v; }
 INLINE VECTOR NAME(load_part)(const REAL *p, long n) { return n > 0 ? *p : 0; }
 INLINE void NAME(store_part)(REAL *p, long n, VECTOR v) { if (n > 0) *p = v; }
 INLINE VECTOR NAME(where_positive)(VECTOR condition, VECTOR v) { return condition <= 0 ? 0 : v; }
+INLINE VECTOR NAME(larger)(VECTOR a, VECTOR b) { return a > b ? a : b; }
 INLINE void NAME(totals)(const VECTOR v[4], REAL sums[4]) { memcpy(sums, v, 4 * sizeof(REAL)); }
 #else
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES)));
@@ -47,6 +48,13 @@ INLINE VECTOR NAME(where_positive)(VECTOR condition, VECTOR v)
 {
     const NAME(mask) zero = condition <= 0;
     return (VECTOR)((NAME(mask))v & ~zero);
+}
+
+/* The larger in each lane; b where a is NaN. */
+INLINE VECTOR NAME(larger)(VECTOR a, VECTOR b)
+{
+    const NAME(mask) larger = a > b;
+    return (VECTOR)(((NAME(mask))a & larger) | ((NAME(mask))b & ~larger));
 }
 
 /* Lane i of the result is lane from[i] of a, b side by side; `from` is a constant. */
@@ -216,6 +224,54 @@ static inline int NAME(all_finite)(long n, const REAL *x)
     return total + sums[0] + sums[1] + sums[2] + sums[3] == 0;
 }
 
+/* The largest of n > 0 elements, as if a NaN were not there. */
+static inline REAL NAME(largest)(long n, const REAL *x)
+{
+    REAL result = x[0];
+    long k = 0;
+    if (n >= LANES) {
+        REAL lanes[LANES];
+        VECTOR most = NAME(load)(x);
+        for (k = LANES; k + LANES <= n; k += LANES)
+            most = NAME(larger)(NAME(load)(x + k), most);
+        NAME(store)(lanes, most);
+        for (long i = 0; i < LANES; i++)
+            result = lanes[i] > result ? lanes[i] : result;
+    }
+    for (; k < n; k++)
+        result = x[k] > result ? x[k] : result;
+    return result;
+}
+
+/* The sum of t[k] (x[k] - origin) over n elements; t may be NULL, for ones. */
+INLINE REAL NAME(sum_from)(long n, const REAL *t, const REAL *x, REAL origin)
+{
+    REAL sums[4], total = 0;
+    VECTOR part[4] = {0};
+    long k = 0;
+    if (n >= LANES) {
+        for (; k + LANES <= n; k += LANES) {
+            const VECTOR v = NAME(load)(x + k) - origin;
+            part[0] += t ? NAME(load)(t + k) * v : v;
+        }
+        NAME(totals)(part, sums);
+        total = sums[0];
+    }
+    for (; k < n; k++)
+        total += t ? t[k] * (x[k] - origin) : x[k] - origin;
+    return total;
+}
+
+static inline REAL NAME(sum)(long n, const REAL *x)
+{
+    return NAME(sum_from)(n, 0, x, 0);
+}
+
+static inline REAL NAME(weighted_sum)(long n, const REAL *t, const REAL *x, REAL origin)
+{
+    return NAME(sum_from)(n, t, x, origin);
+}
+
 /* The indices of what is not zero among n elements, and how many there are. `listed` has room for
    n and one vector more. */
 static inline int NAME(list_nonzero)(long n, const REAL *x, int *listed)
@@ -348,29 +404,36 @@ static inline void NAME(combine_rows)(
     }
 }
 
-/* C[i, j] := beta C[i, j] + alpha x[i] d[j] for the `count` rows i in `rows` (NULL: the first). */
+/* beta c + scale d, for one vector; beta = 0 overwrites whatever is there, NaN too. */
+INLINE VECTOR NAME(blend)(REAL beta, const REAL *c, REAL scale, const REAL *d, long n, int partial)
+{
+    const VECTOR v = scale * NAME(load_width)(d, n, partial);
+    return beta == 0 ? v : v + beta * NAME(load_width)(c, n, partial);
+}
+
+/* C[i, j] := beta C[i, j] + alpha x[i] d[j] for the `count` rows i in `rows` (NULL: the first).
+   Storing a vector that lies in two cache lines is slow: only the first and the last of a row do,
+   and those in between, which start on a line, store some of the same once more. */
 static inline void NAME(add_outer)(
     long count, const int *rows, long columns, REAL alpha, const REAL *x, const REAL *d,
     REAL beta, REAL *C)
 {
-    const long whole = columns - columns % LANES, rest = columns - whole;
+    const long end = columns - LANES;
     for (long start = 0; start < count; start++) {
         const long i = rows ? rows[start] : start;
         const REAL scale = alpha * x[i];
         REAL *c = C + i * columns;
-        if (beta == 0) {
-            for (long j = 0; j < whole; j += LANES)
-                NAME(store)(c + j, scale * NAME(load)(d + j));
-            if (rest)
-                NAME(store_part)(c + whole, rest, scale * NAME(load_part)(d + whole, rest));
-        } else {
-            for (long j = 0; j < whole; j += LANES)
-                NAME(store)(c + j, beta * NAME(load)(c + j) + scale * NAME(load)(d + j));
-            if (rest)
-                NAME(store_part)(c + whole, rest,
-                    beta * NAME(load_part)(c + whole, rest)
-                    + scale * NAME(load_part)(d + whole, rest));
+        if (end < 0) {
+            NAME(store_part)(c, columns, NAME(blend)(beta, c, scale, d, columns, 1));
+            continue;
         }
+        const VECTOR first = NAME(blend)(beta, c, scale, d, LANES, 0);
+        const VECTOR last = NAME(blend)(beta, c + end, scale, d + end, LANES, 0);
+        long j = LANES - (long)((size_t)c / sizeof(REAL) % LANES);
+        for (; j < end; j += LANES)
+            NAME(store)(c + j, NAME(blend)(beta, c + j, scale, d + j, LANES, 0));
+        NAME(store)(c, first);
+        NAME(store)(c + end, last);
     }
 }
 
