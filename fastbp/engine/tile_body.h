@@ -246,18 +246,18 @@ static inline REAL NAME(largest)(long n, const REAL *x)
 /* The sum of t[k] (x[k] - origin) over n elements; t may be NULL, for ones. */
 INLINE REAL NAME(sum_from)(long n, const REAL *t, const REAL *x, REAL origin)
 {
+    const long whole = n - n % LANES;
     REAL sums[4], total = 0;
-    VECTOR part[4] = {0};
-    long k = 0;
-    if (n >= LANES) {
-        for (; k + LANES <= n; k += LANES) {
+    if (whole) {
+        VECTOR part[4] = {0};
+        for (long k = 0; k < whole; k += LANES) {
             const VECTOR v = NAME(load)(x + k) - origin;
             part[0] += t ? NAME(load)(t + k) * v : v;
         }
         NAME(totals)(part, sums);
         total = sums[0];
     }
-    for (; k < n; k++)
+    for (long k = whole; k < n; k++)
         total += t ? t[k] * (x[k] - origin) : x[k] - origin;
     return total;
 }
