@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import platform
 import subprocess
 import sys
 
@@ -99,6 +100,31 @@ def test_threads_of_the_public_calls_are_gone_after_them():
         net.loss_and_gradient(X, y, n_threads=2)[1], twin.loss_and_gradient(X, y)[1]
     )
     assert len(os.listdir("/proc/self/task")) == before
+
+
+@pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"),
+    reason="no other processor's mode is known to the engine",
+)
+@pytest.mark.skipif(_dispatch.variant == "portable", reason="BLAS may have threads of its own")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 3, 40, 600])
+def test_denormals_are_zero_in_the_engine_and_nowhere_else(rows, dtype, monkeypatch):
+    monkeypatch.setattr(_dispatch.engine, "usable_cores", lambda: 2)
+    tiny = np.finfo(dtype).tiny
+    net = Network(600, [Dense(500), Dense(3)], dtype=dtype, seed=0)
+    net.weights[0][:] = tiny / 1024
+    net.weights[1][:] = 1
+    for n_threads in (1, 2):
+        assert not net.predict(np.ones((rows, 600), dtype), n_threads=n_threads).any()
+    net.weights[0][:] = tiny * 4
+    assert not net.predict(np.full((rows, 600), 0.125, dtype)).any()
+    assert net.predict(np.full((rows, 600), 0.5, dtype)).all()
+    # the update, too: a gradient that is no normal number moves nothing
+    net.weights[0][:] = 0
+    net.fit(np.full((rows, 600), tiny, dtype), np.full((rows, 3), 0.01, dtype), batch_size=rows)
+    assert not net.weights[0].any()
+    assert (np.full(4, tiny, dtype) / 2).all()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

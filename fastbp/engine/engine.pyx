@@ -21,6 +21,7 @@ from .crossovers cimport (
     DELTA_PANELS, DELTA_WIDTH, DOT_ROWS, GIL_FLOPS, LAID_OUT_WIDTH, LARGE_DELTA, LARGE_WEIGHT,
     MANY_ROWS, TEAM_CALL_FLOPS, TEAM_FLOPS, WHOLE_WEIGHT,
 )
+from .denormals cimport denormals_flush, denormals_restore
 from .optimizers cimport sgd
 from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, loss_pass, own_scratch, scratch_size,
@@ -288,10 +289,12 @@ cdef void body(void* argument, int part) noexcept nogil:
     cdef Call* call = <Call*>argument
     cdef Member member = Member(&call.members, part)
     cdef Status status
+    cdef unsigned long long mode = denormals_flush()
     if call.single:
         status = work_on(call, <float*>call.parameters, &member)
     else:
         status = work_on(call, <double*>call.parameters, &member)
+    denormals_restore(mode)
     if is_first(&member):
         call.status = status
 
