@@ -51,7 +51,7 @@ class Trainer(torch_eager.Trainer):
 
     @torch.no_grad()
     def epoch(self, *, shuffle: bool) -> float:
-        total = torch.zeros((), dtype=self.X.dtype)
+        total = torch.zeros(1, dtype=self.X.dtype)  # Inductor loses a sum in a float64 scalar
         batches = self.batches(shuffle)
         for rows in batches:
             self.step(total, rows)

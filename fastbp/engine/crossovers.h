@@ -42,10 +42,10 @@
 /* Operations of a pass below which the members of a team would wait for each other more than work,
    and of a call below which the team takes longer to make than it saves. */
 #ifndef TEAM_FLOPS
-#define TEAM_FLOPS 1.5e7
+#define TEAM_FLOPS 1.2e7
 #endif
 #ifndef TEAM_CALL_FLOPS
-#define TEAM_CALL_FLOPS 2e8
+#define TEAM_CALL_FLOPS 5e7
 #endif
 
 #endif

@@ -73,6 +73,23 @@ static inline void team_barrier(team *t)
     pthread_mutex_unlock(&t->mutex);
 }
 
+/* Has threads start on any core but the caller's, where the system can say so. Left to itself,
+   Linux may put a thread on the core that creates it, where it starts once the caller waits. */
+static inline void team_place(pthread_attr_t *attributes)
+{
+#if defined(__GLIBC__) && defined(CPU_SETSIZE)
+    cpu_set_t cores;
+    const int here = sched_getcpu();
+    if (here >= 0 && here < CPU_SETSIZE && !sched_getaffinity(0, sizeof cores, &cores)) {
+        CPU_CLR(here, &cores);
+        if (CPU_COUNT(&cores))
+            pthread_attr_setaffinity_np(attributes, sizeof cores, &cores);
+    }
+#else
+    (void)attributes;
+#endif
+}
+
 static void *team_enter(void *argument)
 {
     const team_member *member = argument;
@@ -96,21 +113,26 @@ static inline void team_run(team *t, int size, void (*body)(void *, int), void *
     t->argument = argument;
 #if HAS_THREADS
     team_member members[MOST_THREADS];
+    pthread_attr_t attributes;
     sigset_t all, before;
     int count = 1;
     if (size > 1) {
         pthread_mutex_init(&t->mutex, 0);
         pthread_cond_init(&t->next_round, 0);
+        pthread_attr_init(&attributes);
+        team_place(&attributes);
         /* signals stay with the threads that were there before */
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         for (; count < size && count < MOST_THREADS; count++) {
             members[count].of = t;
             members[count].part = count;
-            if (pthread_create(&members[count].thread, 0, team_enter, &members[count]))
+            if (pthread_create(
+                    &members[count].thread, &attributes, team_enter, &members[count]))
                 break;
         }
         pthread_sigmask(SIG_SETMASK, &before, 0);
+        pthread_attr_destroy(&attributes);
     }
     t->size = count;
     __atomic_store_n(&t->started, 1, __ATOMIC_RELEASE);
