@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -17,13 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp._dispatch import engine
 
 __all__ = [
-    "choice", "count", "dtype", "features", "flag", "non_negative", "optional", "output",
-    "positive", "targets",
+    "choice", "count", "dtype", "features", "flag", "fraction", "non_negative", "number",
+    "optional", "output", "positive", "targets", "weights",
 ]
 
 T = TypeVar("T")
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.intp]
+ClassWeight = Mapping[int, float] | str | None
 
 DTYPES = ("float32", "float64")
 # BLAS counts in C ints.
@@ -47,21 +48,30 @@ def count(name: str, value: object) -> int:
 
 def positive(name: str, value: object) -> float:
     """Return `value` as a positive finite float."""
-    number = _number(name, value)
-    if not (math.isfinite(number) and number > 0):
+    result = number(name, value)
+    if not (math.isfinite(result) and result > 0):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    return number
+    return result
 
 
 def non_negative(name: str, value: object) -> float:
     """Return `value` as a finite float that is not below zero."""
-    number = _number(name, value)
-    if not (math.isfinite(number) and number >= 0):
+    result = number(name, value)
+    if not (math.isfinite(result) and result >= 0):
         raise ValueError(f"{name} must be finite and not negative, got {value!r}")
-    return number
+    return result
 
 
-def _number(name: str, value: object) -> float:
+def fraction(name: str, value: object) -> float:
+    """Return `value` as a float in [0, 1)."""
+    result = number(name, value)
+    if not 0 <= result < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
+    return result
+
+
+def number(name: str, value: object) -> float:
+    """Return `value` as a float."""
     if isinstance(value, (bool, np.bool_, str, bytes)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
@@ -194,32 +204,66 @@ def targets(
         _refuse_shape(name, array, f"({n},)")
     if array.shape[0] != n:
         raise ValueError(f"{name} must be as long as X, {n} samples; got {array.shape[0]}")
+    if loss == "cross_entropy" and array.ndim == 1:
+        return _labels(name, array, n_outputs)
+    accepted = f"({n}, {n_outputs})"
     if loss == "cross_entropy":
-        if array.ndim == 1:
-            return _labels(name, array, n_outputs)
         accepted = f"({n},) for labels or ({n}, {n_outputs}) for probabilities"
-    elif n_outputs == 1:
-        accepted = f"({n},) or ({n}, 1)"
+    elif n_outputs == 1 or loss == "quantile":
+        accepted = f"({n},) or ({n}, 1)" + (f" or {accepted}" if n_outputs > 1 else "")
         array = array[:, np.newaxis] if array.ndim == 1 else array
-    else:
-        accepted = f"({n}, {n_outputs})"
+        if array.shape == (n, 1):
+            array = np.broadcast_to(array, (n, n_outputs))
     if array.shape != (n, n_outputs):
         _refuse_shape(name, array, accepted)
     ready = _finite(name, array, dtype)
-    if loss == "binary_cross_entropy" and not (ready.min() >= 0 and ready.max() <= 1):
-        raise ValueError(
-            f"{name} must lie in [0, 1] for binary_cross_entropy, "
-            f"got values from {ready.min()} to {ready.max()}"
-        )
-    if loss == "cross_entropy":
-        sums = ready.sum(axis=1)
-        worst = sums[np.argmax(np.abs(sums - 1))]
-        if ready.min() < 0 or abs(worst - 1) > PROBABILITY_TOLERANCE:
+    if loss in PROBABILITIES:
+        _probabilities(name, ready)
+    elif loss in DOMAINS:
+        accepted, inside = DOMAINS[loss]
+        outside = ~inside(ready)
+        if outside.any():
+            first = tuple(int(i) for i in np.argwhere(outside)[0])
+            index = first[0] if n_outputs == 1 else first
             raise ValueError(
-                f"{name} must hold rows of probabilities, not negative and summing to 1; "
-                f"got a least value of {ready.min()} and a row that sums to {worst}"
+                f"{name} must {accepted} for {loss}, got {ready[first]:.9g} at index {index}"
             )
-    return ready
+    return _signs(name, ready) if loss in SIGNS else ready
+
+
+# Losses whose targets are rows of probabilities, those whose targets are signs, and what the
+# targets of others must be.
+PROBABILITIES = ("cross_entropy", "kullback_leibler")
+SIGNS = ("hinge", "squared_hinge")
+DOMAINS: dict[str, tuple[str, Callable[[Floats], NDArray[np.bool_]]]] = {
+    "binary_cross_entropy": ("lie in [0, 1]", lambda y: (y >= 0) & (y <= 1)),
+    "poisson": ("not be negative", lambda y: y >= 0),
+    "tweedie": ("not be negative", lambda y: y >= 0),
+    "gamma": ("be positive", lambda y: y > 0),
+    **dict.fromkeys(SIGNS, ("be -1 or 1, or 0 or 1,", lambda y: (np.abs(y) == 1) | (y == 0))),
+}
+
+
+def _signs(name: str, y: Floats) -> Floats:
+    """Zeros and ones as signs; signs as they are."""
+    zeros = y == 0
+    if not zeros.any():
+        return y
+    if (y == -1).any():
+        first = int(np.argwhere(zeros)[0][0])
+        raise ValueError(f"{name} must be -1 or 1, or 0 or 1, got -1 and, at index {first}, 0")
+    return np.where(zeros, y.dtype.type(-1), y)
+
+
+def _probabilities(name: str, rows: Floats) -> None:
+    sums = rows.sum(axis=1)
+    wrong = (rows.min(axis=1) < 0) | (np.abs(sums - 1) > PROBABILITY_TOLERANCE)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name} must hold rows of probabilities, not negative and summing to 1; row {first} "
+            f"has a least value of {rows[first].min()} and sums to {sums[first]}"
+        )
 
 
 def _single_target(
@@ -228,7 +272,7 @@ def _single_target(
     """The target of one sample: with the axis of the samples, of length 1, or without it."""
     labels = loss == "cross_entropy"
     shapes = [(n_outputs,), (1, n_outputs)]
-    if labels or n_outputs == 1:
+    if labels or n_outputs == 1 or loss == "quantile":
         shapes += [(), (1,)]
     if array.shape not in shapes:
         listed = ", ".join(map(str, dict.fromkeys(shapes)))
@@ -251,6 +295,71 @@ def _labels(name: str, array: NDArray[Any], n_classes: int) -> Labels:
         raise ValueError(f"{accepted}, got values from {low} to {high}")
     # A copy: the engine takes labels as indices, and nobody may change them under it.
     return np.array(array, np.intp, order="C")
+
+
+def weights(
+    sample_weight: ArrayLike | None,
+    class_weight: object,
+    y: Floats | Labels,
+    n_outputs: int,
+    dtype: np.dtype[Any],
+    *,
+    prefix: str = "",
+    normalize: bool = True,
+) -> Floats | None:
+    """Check weights of samples and of classes, for checked targets.
+
+    Returns
+    -------
+    ndarray of shape (n,) and `dtype`, or None
+        The weight of each sample, of mean 1 if `normalize`; None where nothing is weighted.
+    """
+    if sample_weight is None and class_weight is None:
+        return None
+    result = np.ones(len(y))
+    if sample_weight is not None:
+        name = prefix + "sample_weight"
+        array = _array(name, sample_weight)
+        if array.shape != y.shape[:1] and not (array.ndim == 0 and len(y) == 1):
+            _refuse_shape(name, array, f"({len(y)},)")
+        result *= _finite(name, array, np.dtype(np.float64))
+        if result.min() < 0:
+            raise ValueError(f"{name} must not be negative, got {result.min()}")
+    if class_weight is not None:
+        result *= _of_classes(class_weight, y, n_outputs)
+    total = result.sum()
+    if not total > 0:
+        raise ValueError(f"{prefix}sample_weight and class_weight must not all be zero")
+    return (result * (len(y) / total) if normalize else result).astype(dtype)
+
+
+def _of_classes(class_weight: object, y: Floats | Labels, n_outputs: int) -> Floats:
+    """The weight of each sample's class."""
+    if y.ndim == 1:
+        labels = y
+    elif n_outputs == 1 and bool(np.isin(y, (0, 1)).all()):
+        labels, n_outputs = y[:, 0].astype(np.intp), 2
+    else:
+        raise ValueError("class_weight wants labels for y, or zeros and ones for one output")
+    table = np.ones(n_outputs)
+    if isinstance(class_weight, str):
+        choice("class_weight", class_weight, ["balanced"])
+        counts = np.bincount(labels, minlength=n_outputs)
+        present = counts > 0
+        table[present] = len(y) / (present.sum() * counts[present])
+    elif isinstance(class_weight, Mapping):
+        for label, weight in class_weight.items():
+            if label not in range(n_outputs):
+                raise ValueError(
+                    f"class_weight must have labels from 0 to {n_outputs - 1}, got {label!r}"
+                )
+            table[label] = non_negative(f"class_weight of {label}", weight)
+    else:
+        raise TypeError(
+            f"class_weight must be a mapping of labels to weights or 'balanced', "
+            f"got {class_weight!r}"
+        )
+    return table[labels]
 
 
 def output(

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fastbp import _checks
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from fastbp.network import Network
     from fastbp.training import History
 
-__all__ = ["Callback", "ProgressBar"]
+__all__ = ["Callback", "EarlyStopping", "ProgressBar"]
 
 
 class Callback:
     """Looks on during `Network.fit`; override what is of interest.
+
+    Attributes
+    ----------
+    every_steps : int or None
+        After how many steps of an epoch `on_steps` is called; None for never, which costs nothing.
 
     Examples
     --------
@@ -25,14 +35,83 @@ class Callback:
     ...         return history.loss[-1] < self.loss
     """
 
+    every_steps: int | None = None
+
     def on_train_begin(self, network: Network, epochs: int) -> None:
         """Hear that training starts, for at most this many epochs."""
+
+    def on_steps(self, network: Network, loss: float) -> None:
+        """Hear that `every_steps` more steps are made, or the epoch's last; and their mean loss."""
+
+    def on_epoch_begin(self, network: Network, history: History) -> None:
+        """Hear that an epoch starts; the history is that of the epochs before it."""
 
     def on_epoch_end(self, network: Network, history: History) -> bool | None:
         """Hear that an epoch has ended; return true to end the training."""
 
     def on_train_end(self, network: Network, history: History) -> None:
         """Hear that training has ended, by an exception too."""
+
+
+class EarlyStopping(Callback):
+    """Ends the training when the loss has not improved for some epochs.
+
+    What is watched is the validation loss, or the training loss where there is no validation data.
+
+    Parameters
+    ----------
+    patience : int
+        How many epochs in a row without progress end the training.
+    min_delta : float
+        Progress is a loss lower than the best one by more than this.
+    restore_best : bool
+        Whether the parameters go back to those of the best epoch when the training ends, unless
+        an exception ends it.
+
+    Attributes
+    ----------
+    best_epoch : int
+        Which epoch of the last `fit` was the best, from 1.
+    best_loss : float
+        What was watched, in that epoch.
+
+    Examples
+    --------
+    >>> EarlyStopping(patience=5).patience
+    5
+    """
+
+    def __init__(
+        self, patience: int = 10, min_delta: float = 0.0, *, restore_best: bool = True
+    ) -> None:
+        self.patience = _checks.count("patience", patience)
+        self.min_delta = _checks.non_negative("min_delta", min_delta)
+        self.restore_best = _checks.flag("restore_best", restore_best)
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        """Forget the last training."""
+        self._best_parameters: NDArray[Any] | None = None
+        self._in_epoch = False
+        self.best_epoch, self.best_loss = 0, math.inf
+
+    def on_epoch_begin(self, network: Network, history: History) -> None:
+        """Note that this epoch has not ended well yet."""
+        self._in_epoch = True
+
+    def on_epoch_end(self, network: Network, history: History) -> bool:
+        """Note a best epoch; end the training when the last one was too long ago."""
+        self._in_epoch = False
+        epoch, loss = len(history.loss), history.watched()[-1]
+        if not self.best_epoch or loss < self.best_loss - self.min_delta:
+            self.best_epoch, self.best_loss = epoch, loss
+            if self.restore_best:
+                self._best_parameters = network.parameters.copy()
+        return epoch - self.best_epoch >= self.patience
+
+    def on_train_end(self, network: Network, history: History) -> None:
+        """Go back to the best epoch, unless the last one was broken off."""
+        if self._best_parameters is not None and not self._in_epoch:
+            network.parameters[:] = self._best_parameters
 
 
 class ProgressBar(Callback):
@@ -60,6 +139,7 @@ class ProgressBar(Callback):
         figures = {"loss": history.loss[-1]}
         if history.validation_loss:
             figures["validation loss"] = history.validation_loss[-1]
+        figures.update((name, values[-1]) for name, values in history.metrics.items())
         figures.update((name, metric(network)) for name, metric in self._metrics.items())
         line = f"epoch {len(history.loss):3d}  " + "  ".join(
             f"{name} {value:.4f}" for name, value in figures.items()

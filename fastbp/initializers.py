@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["INITIALIZERS", "initial_weight"]
 
-INITIALIZERS = ("auto", "he_normal", "he_uniform", "glorot_normal", "glorot_uniform")
+INITIALIZERS = (
+    "auto", "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal",
+    "lecun_uniform",
+)
+# Activations that let through about half of their inputs.
+HALVING = ("relu", "relu6", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "mish")
 
 
 def initial_weight(
@@ -22,13 +27,16 @@ def initial_weight(
 ) -> NDArray[Any]:
     """Draw the first W of a layer.
 
-    The variance is 2 / n_in for He's initialisation and 2 / (n_in + n_out) for Glorot's.
+    The variance is 2 / n_in for He's initialisation, 2 / (n_in + n_out) for Glorot's, and 1 / n_in
+    for LeCun's.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-    init, activation : str or callable, str
+    init : str or callable
         As for `Dense`.
+    activation : str
+        Its name.
     n_in, n_out : int
 
     Returns
@@ -45,6 +53,7 @@ def initial_weight(
     He, Zhang, Ren, Sun: Delving deep into rectifiers, ICCV 2015, section 2.2.
     Glorot, Bengio: Understanding the difficulty of training deep feedforward neural networks,
     AISTATS 2010, section 4.2.1.
+    LeCun, Bottou, Orr, Müller: Efficient backprop, 1998, section 4.6.
     """
     shape = n_in, n_out
     if callable(init):
@@ -57,8 +66,12 @@ def initial_weight(
             raise ValueError("init must return finite values, got NaN or infinity")
         return weight
     if init == "auto":
-        init = "he_normal" if activation == "relu" else "glorot_uniform"
-    variance = 2 / n_in if init.startswith("he") else 2 / (n_in + n_out)
+        init = "he_normal" if activation in HALVING else "glorot_uniform"
+        if activation == "selu":
+            init = "lecun_normal"
+    variance = {"he": 2 / n_in, "glorot": 2 / (n_in + n_out), "lecun": 1 / n_in}[
+        init.partition("_")[0]
+    ]
     if init.endswith("normal"):
         return rng.normal(0.0, math.sqrt(variance), shape)
     limit = math.sqrt(3 * variance)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
-from fastbp import _checks
-from fastbp._dispatch import engine
+from fastbp import _checks, activations
 from fastbp.initializers import INITIALIZERS
 
 if TYPE_CHECKING:
+    from fastbp.activations import Activation
     from fastbp.initializers import Initializer
 
 __all__ = ["Dense"]
@@ -23,12 +23,18 @@ class Dense:
     ----------
     units : int
         Number of outputs.
-    activation : {"identity", "sigmoid", "tanh", "relu", "softmax"}
-        The function f; "softmax" only in a network's last layer.
+    activation : str or activation
+        The function f: "identity", "sigmoid", "hard_sigmoid", "tanh", "relu", "relu6",
+        "leaky_relu", "elu", "selu", "softplus", "softsign", "exponential", "gelu", "gelu_tanh",
+        "silu", "mish", or one of `fastbp.activations` with its parameter. "softmax" and
+        "log_softmax" only in a network's last layer.
     init : str or callable
-        How W starts: "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", or "auto",
-        which is "he_normal" before a relu and "glorot_uniform" otherwise. A callable
-        ``init(rng, n_in, n_out)`` returns the (n_in, n_out) array itself. The bias starts at 0.
+        How W starts: "he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal",
+        "lecun_uniform", or "auto", which is "he_normal" before a relu and its kin, "lecun_normal"
+        before a selu, and "glorot_uniform" otherwise. A callable ``init(rng, n_in, n_out)`` returns
+        the (n_in, n_out) array itself. The bias starts at 0.
+    trainable : bool
+        Whether training changes the layer; its gradient counts as zero otherwise.
 
     Raises
     ------
@@ -38,16 +44,18 @@ class Dense:
     Examples
     --------
     >>> Dense(128, "relu")
-    Dense(units=128, activation='relu', init='auto')
+    Dense(units=128, activation='relu', init='auto', trainable=True)
     """
 
     units: int
-    activation: str = "identity"
+    activation: str | Activation = "identity"
     _: KW_ONLY
     init: str | Initializer = "auto"
+    trainable: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "units", _checks.count("units", self.units))
-        _checks.choice("activation", self.activation, engine.ACTIVATIONS)
+        activations.check(self.activation)
+        _checks.flag("trainable", self.trainable)
         if not callable(self.init):
             _checks.choice("init", self.init, INITIALIZERS)

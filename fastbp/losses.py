@@ -1,15 +1,33 @@
-"""Losses, as data. Each sums over the outputs and averages over the samples."""
+"""Losses, as data. Each sums over the outputs and averages over the samples.
+
+Their formulas, and where other libraries differ, are in docs/losses.md.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-__all__ = ["LOSSES", "BinaryCrossEntropy", "CrossEntropy", "Loss", "SquaredError"]
+from fastbp import _checks
+from fastbp._dispatch import engine
+
+__all__ = [
+    "LOSSES", "AbsoluteError", "BinaryCrossEntropy", "Cosine", "CrossEntropy", "Gamma", "Hinge",
+    "Huber", "KullbackLeibler", "LogCosh", "Loss", "Poisson", "Quantile", "SquaredError",
+    "SquaredHinge", "Tweedie",
+]
 
 
 @dataclass(frozen=True)
-class SquaredError:
+class Loss:
+    """What all losses have in common: a name."""
+
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class SquaredError(Loss):
     """``1/(2n) sum (prediction - y)^2``, over n samples and all outputs.
 
     PyTorch's ``MSELoss`` has no 1/2 and averages over the outputs as well.
@@ -19,7 +37,107 @@ class SquaredError:
 
 
 @dataclass(frozen=True)
-class BinaryCrossEntropy:
+class AbsoluteError(Loss):
+    """``1/n sum |prediction - y|``, over n samples and all outputs."""
+
+    name: ClassVar[str] = "absolute_error"
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """Half the squared error up to a distance of delta, and a straight line from there on.
+
+    Parameters
+    ----------
+    delta : float
+        Positive.
+    """
+
+    delta: float = 1.0
+    name: ClassVar[str] = "huber"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "delta", _checks.positive("delta", self.delta))
+
+
+@dataclass(frozen=True)
+class LogCosh(Loss):
+    """``1/n sum log cosh(prediction - y)``: half a square near zero, straight far from it."""
+
+    name: ClassVar[str] = "log_cosh"
+
+
+@dataclass(frozen=True)
+class Quantile(Loss):
+    """The pinball loss: ``q (y - a)`` where the prediction a is below y, else ``(1 - q) (a - y)``.
+
+    Parameters
+    ----------
+    levels : float or sequence of float
+        Quantiles q in (0, 1): one for all outputs, or one for each. With several, y may be (n,):
+        then all outputs are quantiles of the same target.
+    """
+
+    levels: float | Sequence[float] = 0.5
+    name: ClassVar[str] = "quantile"
+
+    def __post_init__(self) -> None:
+        given = self.levels if isinstance(self.levels, (Sequence, tuple)) else (self.levels,)
+        if isinstance(given, str) or not given:
+            raise TypeError(f"levels must be a number or a sequence of numbers, got {given!r}")
+        levels = tuple(_checks.number("levels", level) for level in given)
+        for level in levels:
+            if not 0 < level < 1:
+                raise ValueError(f"levels must lie in (0, 1), got {level}")
+        object.__setattr__(self, "levels", levels if len(levels) > 1 else levels[0])
+
+
+@dataclass(frozen=True)
+class Poisson(Loss):
+    """``1/n sum a - y log a``, for counts y >= 0 and predictions a > 0 of their mean.
+
+    Behind an exponential it is computed from the raw outputs.
+    """
+
+    name: ClassVar[str] = "poisson"
+
+
+@dataclass(frozen=True)
+class Gamma(Loss):
+    """``1/n sum log a + y / a``, for y > 0 and predictions a > 0 of its mean.
+
+    Behind an exponential it is computed from the raw outputs.
+    """
+
+    name: ClassVar[str] = "gamma"
+
+
+@dataclass(frozen=True)
+class Tweedie(Loss):
+    """``1/n sum a^(2-p)/(2-p) - y a^(1-p)/(1-p)``, for y >= 0 and predictions a > 0 of its mean.
+
+    Behind an exponential it is computed from the raw outputs.
+
+    Parameters
+    ----------
+    power : float
+        p in (1, 2): how the variance grows with the mean; near 1 as for Poisson, near 2 as gamma.
+    """
+
+    power: float = 1.5
+    name: ClassVar[str] = "tweedie"
+
+    def __post_init__(self) -> None:
+        power = _checks.number("power", self.power)
+        if not 1 < power < 2:
+            raise ValueError(
+                f"power must lie in (1, 2), got {self.power!r}; Poisson has 1, and Gamma 2"
+            )
+        object.__setattr__(self, "power", power)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
     """``-1/n sum y log p + (1 - y) log(1 - p)``, for targets in [0, 1].
 
     Behind a sigmoid it is computed from the raw outputs, exact for any size of them. Behind any
@@ -31,19 +149,82 @@ class BinaryCrossEntropy:
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Loss):
     """``-1/n sum y log p``, for integer labels or rows of probabilities y.
 
-    Behind a softmax it is computed from the raw outputs, exact for any size of them. Behind any
-    other activation p is the prediction, or the machine epsilon of the network's dtype where
-    the prediction is below it.
+    Behind a softmax it is computed from the raw outputs, exact for any size of them; behind a
+    log_softmax log p is the prediction itself. Behind any other activation p is the prediction, or
+    the machine epsilon of the network's dtype where the prediction is below it.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        s in [0, 1): ``(1 - s) y + s / n_outputs`` takes the place of y (Szegedy and others 2016).
     """
 
+    label_smoothing: float = 0.0
     name: ClassVar[str] = "cross_entropy"
 
+    def __post_init__(self) -> None:
+        smoothing = _checks.fraction("label_smoothing", self.label_smoothing)
+        object.__setattr__(self, "label_smoothing", smoothing)
 
-Loss = SquaredError | BinaryCrossEntropy | CrossEntropy
+
+@dataclass(frozen=True)
+class Hinge(Loss):
+    """``1/n sum max(0, 1 - y a)``, for y of -1 and 1; 0 stands for -1."""
+
+    name: ClassVar[str] = "hinge"
+
+
+@dataclass(frozen=True)
+class SquaredHinge(Loss):
+    """``1/n sum max(0, 1 - y a)^2``, for y of -1 and 1; 0 stands for -1."""
+
+    name: ClassVar[str] = "squared_hinge"
+
+
+@dataclass(frozen=True)
+class KullbackLeibler(Loss):
+    """``1/n sum y log(y / p)``, for rows of probabilities y.
+
+    Cross-entropy less the entropy of y: the gradients are the same.
+    """
+
+    name: ClassVar[str] = "kullback_leibler"
+
+
+@dataclass(frozen=True)
+class Cosine(Loss):
+    """``1/n sum (1 - cos of the angle between prediction and y)``, over n samples."""
+
+    name: ClassVar[str] = "cosine"
+
 
 LOSSES: dict[str, type[Loss]] = {
-    each.name: each for each in (SquaredError, BinaryCrossEntropy, CrossEntropy)
+    each.name: each
+    for each in (
+        SquaredError, AbsoluteError, Huber, LogCosh, Quantile, Poisson, Gamma, Tweedie,
+        BinaryCrossEntropy, CrossEntropy, Hinge, SquaredHinge, KullbackLeibler, Cosine,
+    )
 }
+
+
+def engine_code(loss: Loss, n_outputs: int) -> tuple[int, float, tuple[float, ...]]:
+    """Return code, parameter and quantiles, as the engine takes them, or raise ValueError."""
+    levels: tuple[float, ...] = ()
+    parameter = 0.0
+    if isinstance(loss, Quantile):
+        given = loss.levels
+        levels = (given,) * n_outputs if isinstance(given, float) else tuple(given)
+        if len(levels) != n_outputs:
+            raise ValueError(
+                f"{loss} wants one output for each level, got {n_outputs} for {len(levels)}"
+            )
+    elif isinstance(loss, Huber):
+        parameter = loss.delta
+    elif isinstance(loss, Tweedie):
+        parameter = loss.power
+    elif isinstance(loss, CrossEntropy):
+        parameter = loss.label_smoothing
+    return engine.LOSSES[loss.name], parameter, levels

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _checks, training
+from fastbp import _checks, splitting, training
 from fastbp._dispatch import engine
+from fastbp.activations import engine_code, name_of
 from fastbp.initializers import initial_weight
 from fastbp.layers import Dense
 from fastbp.losses import LOSSES, Loss
-from fastbp.optimizers import OPTIMIZERS, Optimizer
+from fastbp.losses import engine_code as loss_code
+from fastbp.metrics import Metric
+from fastbp.metrics import named as named_metrics
+from fastbp.optimizers import OPTIMIZERS, Optimizer, engine_settings
+from fastbp.schedules import PlateauProgress
+from fastbp.splitting import Samples
 
 if TYPE_CHECKING:
+    from fastbp._checks import ClassWeight
     from fastbp.callbacks import Callback
 
 __all__ = ["Network"]
@@ -32,9 +40,12 @@ class Network:
         From the first hidden layer to the output layer. One layer alone makes linear, logistic
         or softmax regression.
     loss : str or loss
-        "squared_error", "binary_cross_entropy", "cross_entropy", or one of `fastbp.losses`.
+        "squared_error", "absolute_error", "huber", "log_cosh", "quantile", "poisson", "gamma",
+        "tweedie", "binary_cross_entropy", "cross_entropy", "hinge", "squared_hinge",
+        "kullback_leibler", "cosine", or one of `fastbp.losses`.
     optimizer : str or optimizer
-        "sgd", or one of `fastbp.optimizers`.
+        "sgd", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "nadam", "adamax", "lion", or one
+        of `fastbp.optimizers`.
     dtype : {"float32", "float64"}
         Of the parameters, and of all arithmetic.
     seed : int, optional
@@ -77,11 +88,11 @@ class Network:
         self._n_inputs = _checks.count("n_inputs", n_inputs)
         self._layers = _checked_layers(layers)
         self._loss: Loss = _named("loss", loss, LOSSES)
-        self._optimizer: Optimizer = _named("optimizer", optimizer, OPTIMIZERS)
+        chosen: Optimizer = _named("optimizer", optimizer, OPTIMIZERS)
         self._dtype = _checks.dtype(dtype)
         self._seed = seed
         try:
-            self._rng = np.random.default_rng(seed)
+            self._progress = training.Progress(np.random.default_rng(seed))
         except (TypeError, ValueError) as error:
             raise type(error)(
                 f"seed must be a non-negative integer or None, got {seed!r}: {error}"
@@ -90,10 +101,11 @@ class Network:
         self._records = _records(self._n_inputs, self._layers)
         self._plan = self._new_plan(self._dtype)
         self._parameters = self._plan.parameters
+        self.optimizer = chosen
         for layer, weight, bias in zip(self._layers, self.weights, self.biases, strict=True):
             with np.errstate(over="ignore"):
                 weight[...] = initial_weight(
-                    self._rng, layer.init, layer.activation, *weight.shape
+                    self._progress.rng, layer.init, name_of(layer.activation), *weight.shape
                 )
             bias[...] = 0
         if not engine.all_finite(self._parameters):
@@ -102,11 +114,12 @@ class Network:
     def _new_plan(self, dtype: np.dtype[Any]) -> engine.Plan:
         """This network as the engine sees it, with parameters of its own."""
         records = [
-            (engine.ACTIVATIONS[layer.activation], *record)
+            (*engine_code(layer.activation), not layer.trainable, *record)
             for layer, record in zip(self._layers, self._records, strict=True)
         ]
+        loss = loss_code(self._loss, self.n_outputs)
         try:
-            return engine.Plan(records, engine.LOSSES[self._loss.name], dtype)
+            return engine.Plan(records, loss, dtype)
         except (MemoryError, OverflowError, ValueError):
             raise MemoryError(
                 f"layers with {self.n_parameters:,} parameters do not fit into memory"
@@ -142,12 +155,28 @@ class Network:
 
     @property
     def optimizer(self) -> Optimizer:
-        """The optimizer; another one may be set at any time between training calls."""
+        """The optimizer; another one may be set between training calls, or by a callback.
+
+        What it has gathered, momentum and means, stays if the new one is of the same kind and
+        gathers as much: so the learning rate may change at any time. Another schedule than before
+        goes on from the same step.
+        """
         return self._optimizer
 
     @optimizer.setter
     def optimizer(self, optimizer: str | Optimizer) -> None:
-        self._optimizer = _named("optimizer", optimizer, OPTIMIZERS)
+        chosen: Optimizer = _named("optimizer", optimizer, OPTIMIZERS)
+        try:
+            self._plan.set_optimizer(*engine_settings(chosen))
+        except (MemoryError, ValueError):
+            raise MemoryError(f"the state of {chosen} does not fit into memory") from None
+        self._optimizer = chosen
+        self._progress.plateau = PlateauProgress()
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps the optimizer has made; a new kind of optimizer starts at 0."""
+        return self._plan.progress[0]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -188,7 +217,8 @@ class Network:
         ):
             size = f"{(n_in + 1) * n_out:,}"
             kind = type(layer).__name__
-            rows.append((str(number), kind, layer.activation, f"{n_in} x {n_out}", size))
+            activation = str(layer.activation)
+            rows.append((str(number), kind, activation, f"{n_in} x {n_out}", size))
         rows.append(("total", "", "", "", f"{self.n_parameters:,}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -255,7 +285,15 @@ class Network:
         out[...] = result
         return out
 
-    def evaluate(self, X: ArrayLike, y: ArrayLike, *, n_threads: int = 1) -> float:
+    def evaluate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+        n_threads: int = 1,
+    ) -> float:
         """Compute the mean loss over all samples.
 
         Parameters
@@ -264,6 +302,12 @@ class Network:
         y : array_like
             Integer labels (n,) or probabilities (n, n_outputs) for "cross_entropy"; otherwise
             (n, n_outputs), or (n,) where there is one output.
+        sample_weight : array_like of shape (n,), optional
+            How much each sample counts, not negative. Weights are scaled to a mean of 1.
+        class_weight : mapping of label to weight, or "balanced", optional
+            How much the samples of each class count, 1 for those left out; "balanced" makes all
+            classes count the same, whatever their frequency. For labels, or for zeros and ones of
+            one output. Multiplies `sample_weight`.
         n_threads : int
             As for `predict`.
 
@@ -277,16 +321,25 @@ class Network:
             If an argument is not as above, or X or y is not finite.
         """
         n_threads = _checks.count("n_threads", n_threads)
-        return self._plan.loss_and_gradient(*self._samples(X, y), None, n_threads)
+        samples = self._samples(X, y, sample_weight, class_weight)
+        return self._plan.loss_and_gradient(*samples, None, n_threads)
 
     def loss_and_gradient(
-        self, X: ArrayLike, y: ArrayLike, *, n_threads: int = 1
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+        n_threads: int = 1,
     ) -> tuple[float, NDArray[Any]]:
         """Compute the mean loss over all samples and its gradient by the parameters.
 
         Parameters
         ----------
         X, y : array_like
+            As for `evaluate`.
+        sample_weight, class_weight
             As for `evaluate`.
         n_threads : int
             As for `predict`.
@@ -303,13 +356,20 @@ class Network:
             As for `evaluate`.
         """
         n_threads = _checks.count("n_threads", n_threads)
-        samples = self._samples(X, y)
-        gradient = np.empty_like(self._parameters)
+        samples = self._samples(X, y, sample_weight, class_weight)
+        gradient = np.zeros_like(self._parameters)
         loss = self._plan.loss_and_gradient(*samples, gradient, n_threads)
         return loss, gradient
 
     def check_gradient(
-        self, X: ArrayLike, y: ArrayLike, *, n_checks: int | None = None, seed: int = 0
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+        n_checks: int | None = None,
+        seed: int = 0,
     ) -> float:
         """Compare the gradient with central differences of the loss.
 
@@ -317,9 +377,11 @@ class Network:
         ----------
         X, y : array_like
             As for `evaluate`.
+        sample_weight, class_weight
+            As for `evaluate`.
         n_checks : int, optional
-            How many parameters to check, drawn at random; all of them without it. Each takes
-            two evaluations of the loss.
+            How many of the parameters that are trained to check, drawn at random; all of them
+            without it. Each takes two evaluations of the loss.
         seed : int
             For that draw.
 
@@ -341,14 +403,20 @@ class Network:
         kink (relu), they do not mean anything.
         """
         most = _checks.optional(_checks.count, "n_checks", n_checks)
-        _, gradient = self.loss_and_gradient(X, y)
-        checked = np.arange(self.n_parameters)
-        if most is not None and most < self.n_parameters:
+        # a layer that is not trained has no gradient
+        checked = np.concatenate([
+            np.arange(weight, bias + n_out if layer.trainable else weight)
+            for layer, (_, n_out, weight, bias) in zip(self._layers, self._records, strict=True)
+        ])
+        _, gradient = self.loss_and_gradient(
+            X, y, sample_weight=sample_weight, class_weight=class_weight
+        )
+        if most is not None and most < len(checked):
             checked = np.random.default_rng(seed).choice(checked, most, replace=False)
         plan = self._new_plan(np.dtype(np.float64))
         parameters = plan.parameters
         parameters[...] = self._parameters
-        samples = self._samples(X, y, np.dtype(np.float64))
+        samples = self._samples(X, y, sample_weight, class_weight, dtype=np.dtype(np.float64))
         differences = np.empty(len(checked))
         for i, k in enumerate(checked):
             theta = parameters[k]
@@ -361,19 +429,28 @@ class Network:
             loss_below = plan.loss_and_gradient(*samples)
             parameters[k] = theta
             differences[i] = (loss_above - loss_below) / (above - below)
-        error = np.abs(gradient[checked] - differences).max()
-        scale = max(np.abs(differences).max(), np.abs(gradient).max())
+        error = np.abs(gradient[checked] - differences).max(initial=0)
+        scale = max(np.abs(differences).max(initial=0), np.abs(gradient).max())
         return float(error / scale) if scale > 0 else 0.0
 
     # --- how it learns ----------------------------------------------------------------------
 
-    def train_step(self, X: ArrayLike, y: ArrayLike) -> float:
+    def train_step(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+    ) -> float:
         """Make one step of the optimizer on one batch, or on one row.
 
         Parameters
         ----------
         X, y : array_like
             As for `evaluate`.
+        sample_weight, class_weight
+            As for `evaluate`, but taken as they are, not scaled: one step does not know of others.
 
         Returns
         -------
@@ -385,10 +462,11 @@ class Network:
         TypeError, ValueError
             As for `evaluate`.
         FloatingPointError
-            If the loss is not finite; the parameters are as before the step.
+            If the loss is not finite; parameters and optimizer are as before the step.
         """
-        X, y = self._samples(X, y)
-        loss, steps = self._plan.epoch(X, y, None, len(X), self._optimizer.learning_rate)
+        X, y, weights = self._samples(X, y, sample_weight, class_weight, normalize=False)
+        rates = self._progress.rates(self._optimizer.learning_rate, self.n_steps, 1)
+        loss, steps = self._plan.epoch(X, y, weights, None, len(X), rates)
         if not steps:
             raise FloatingPointError(f"the loss is {loss}; {training.DIVERGENCE_HINT}")
         return loss
@@ -400,8 +478,14 @@ class Network:
         *,
         epochs: int = 1,
         batch_size: int | None = 32,
+        accumulate: int = 1,
         shuffle: bool = True,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+        validation_data: tuple[ArrayLike, ...] | None = None,
+        validation_split: float | None = None,
+        validation_kind: str = "shuffled",
+        metrics: Iterable[str | Metric] = (),
         callbacks: Iterable[Callback] = (),
         tol: float | None = None,
         n_threads: int = 1,
@@ -418,10 +502,23 @@ class Network:
         batch_size : int or None
             Samples per step: 1 is stochastic gradient descent, None takes all of them. A last
             smaller batch is used too.
+        accumulate : int
+            How many batches make one step, of the mean of their gradients.
         shuffle : bool
             Whether to take the samples in a new random order in each epoch.
-        validation_data : (X, y), optional
+        sample_weight, class_weight
+            As for `evaluate`, over all samples trained on.
+        validation_data : (X, y) or (X, y, sample_weight), optional
             Evaluated after every epoch, never trained on.
+        validation_split : float, optional
+            In (0, 1): this part of the samples is held out as validation data.
+        validation_kind : {"shuffled", "stratified", "last"}
+            Which part that is: any, drawn anew by each `fit`; one with as much of each class as
+            there is in all; or the last one as the samples lie, for data in the order of time.
+        metrics : iterable of str or callable
+            What else to compute after every epoch, on the validation data or, without any, on the
+            training data: "accuracy", "mse", "mae", "r2", "log_loss", others of `fastbp.metrics`,
+            or a callable ``metric(y, prediction)``.
         callbacks : iterable of Callback, optional
             Told of every epoch; one that returns true ends the training.
         tol : float, optional
@@ -434,33 +531,168 @@ class Network:
         Returns
         -------
         History
-            Loss, validation loss and time of each epoch.
+            Loss, validation loss, metrics, learning rate and time of each epoch.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is not as above; nothing has been done then.
         FloatingPointError
-            If the loss or a parameter stops being finite; the parameters are those of the last
-            epoch that ended well.
+            If the loss or a parameter stops being finite; parameters and optimizer are as after
+            the last epoch that ended well.
         KeyboardInterrupt
             On Ctrl-C; the parameters are those of the last whole step.
         """
-        X, y = self._samples(X, y, one_row=False)
-        return training.train(
-            self,
-            self._plan,
-            self._rng,
-            X,
-            y,
+        samples = self._samples(X, y, sample_weight, class_weight, one_row=False)
+        validation = self._validation(validation_data)
+        settings = training.Settings(
             epochs=_checks.count("epochs", epochs),
-            batch_size=_checks.optional(_checks.count, "batch_size", batch_size) or len(X),
+            batch_size=_checks.optional(_checks.count, "batch_size", batch_size),
+            accumulate=_checks.count("accumulate", accumulate),
             shuffle=_checks.flag("shuffle", shuffle),
-            validation=self._validation(validation_data),
+            metrics=named_metrics(metrics),
             callbacks=training.checked_callbacks(callbacks),
             tol=_checks.optional(_checks.non_negative, "tol", tol),
             n_threads=_checks.count("n_threads", n_threads),
         )
+        _checks.choice("validation_kind", validation_kind, splitting.KINDS)
+        if validation_split is not None:
+            if validation is not None:
+                raise ValueError("give either validation_data or validation_split, not both")
+            samples, validation = splitting.split(
+                samples, validation_split, validation_kind, self._progress.rng
+            )
+        return training.train(self, self._plan, self._progress, samples, validation, settings)
+
+    def find_learning_rate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        low: float = 1e-6,
+        high: float = 10.0,
+        steps: int = 100,
+        batch_size: int = 32,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+    ) -> training.LearningRateCurve:
+        """Try learning rates, from low to high, on a copy of the network (the range test).
+
+        Parameters
+        ----------
+        X, y : array_like
+            As for `evaluate`.
+        low, high : float
+            The first rate and the last one; each step multiplies by the same factor.
+        steps : int
+            How many to make; fewer where the loss grows beyond four times its least or is no
+            longer finite.
+        batch_size : int
+            Samples per step, drawn in shuffled order, again and again.
+        sample_weight, class_weight
+            As for `evaluate`.
+
+        Returns
+        -------
+        LearningRateCurve
+            The rates and the losses, before each step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above.
+
+        References
+        ----------
+        L. N. Smith, Cyclical learning rates for training neural networks, 2017.
+        """
+        samples = self._samples(X, y, sample_weight, class_weight)
+        low, high = _checks.positive("low", low), _checks.positive("high", high)
+        if not low < high:
+            raise ValueError(f"low must be less than high, got {low} and {high}")
+        count = _checks.count("steps", steps)
+        if count < 2:
+            raise ValueError(f"steps must be 2 or more, got {count}")
+        rates = np.geomspace(low, high, count)
+        rows = min(_checks.count("batch_size", batch_size), len(samples[0]))
+        twin = self.copy()
+        return training.range_test(twin._plan, twin._progress.rng, samples, rates, rows)
+
+    # --- what stays -------------------------------------------------------------------------
+
+    def copy(self) -> Network:
+        """Make a network of its own that goes on exactly as this one would.
+
+        Returns
+        -------
+        Network
+            With the same parameters, optimizer state, schedule and random numbers.
+        """
+        twin = Network(
+            self._n_inputs, self._layers, loss=self._loss, optimizer=self._optimizer,
+            dtype=self._dtype, seed=self._seed,
+        )
+        twin.restore(self.state())
+        return twin
+
+    def state(self) -> dict[str, Any]:
+        """Return all that training changes, as copies: arrays, and a dictionary for JSON.
+
+        Returns
+        -------
+        dict
+            "parameters" and "optimizer", one-dimensional arrays of the network's dtype, and "json":
+            what JSON holds, with a description of the network, the count of steps, and where
+            the schedule and the random numbers are.
+
+        See Also
+        --------
+        restore : goes back to it, here or in another network made alike.
+        """
+        steps, product = self._plan.progress
+        return {
+            "parameters": self._parameters.copy(),
+            "optimizer": self._plan.state.copy(),
+            "json": {
+                "network": self._description(),
+                "steps": steps,
+                "momentum_product": product,
+                "plateau": dataclasses.asdict(self._progress.plateau),
+                "random": self._progress.rng.bit_generator.state,
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state; training goes on as it would have gone from there, bit for bit.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state` returned, of this network or of one made alike: the same layers, loss,
+            dtype and optimizer. The learning rate may differ.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no such state; nothing has been changed then.
+        """
+        checked = training.checked_state(state, self._description(), self._plan)
+        self._plan.parameters[...], self._plan.state[...] = checked.parameters, checked.optimizer
+        self._plan.progress = checked.progress
+        self._progress = checked.carried
+
+    def _description(self) -> dict[str, Any]:
+        """What a state has to agree in."""
+        optimizer = dataclasses.replace(self._optimizer, learning_rate=1.0)
+        return {
+            "n_inputs": self._n_inputs,
+            "layers": [
+                repr(dataclasses.replace(layer, init="auto")) for layer in self._layers
+            ],
+            "loss": repr(self._loss),
+            "optimizer": repr(optimizer),
+            "dtype": self._dtype.name,
+        }
 
     # --- the way in -------------------------------------------------------------------------
 
@@ -468,12 +700,15 @@ class Network:
         self,
         X: ArrayLike,
         y: ArrayLike,
-        dtype: np.dtype[Any] | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
         *,
+        dtype: np.dtype[Any] | None = None,
         one_row: bool = True,
+        normalize: bool = True,
         prefix: str = "",
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """X and y as the engine takes them, apart from the parameters that it writes."""
+    ) -> Samples:
+        """X, y and weights as the engine takes them, apart from the parameters that it writes."""
         dtype = dtype or self._dtype
         rows, single = _checks.features(
             X, self._n_inputs, dtype, name=prefix + "X", one_row=one_row
@@ -481,22 +716,26 @@ class Network:
         expected = _checks.targets(
             y, self._loss.name, len(rows), self.n_outputs, dtype, name=prefix + "y", single=single
         )
-        return self._apart(rows), self._apart(expected)
+        weights = _checks.weights(
+            sample_weight, class_weight, expected, self.n_outputs, dtype,
+            prefix=prefix, normalize=normalize,
+        )
+        return self._apart(rows), self._apart(expected), weights
 
     def _apart(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.copy() if np.may_share_memory(array, self._parameters) else array
 
-    def _validation(
-        self, data: tuple[ArrayLike, ArrayLike] | None
-    ) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    def _validation(self, data: tuple[ArrayLike, ...] | None) -> Samples | None:
         if data is None:
             return None
+        accepted = "validation_data must be (X, y) or (X, y, sample_weight)"
         if not isinstance(data, (tuple, list)):
-            raise TypeError(f"validation_data must be a pair (X, y), got {type(data).__name__}")
-        if len(data) != 2:
-            raise ValueError(f"validation_data must be a pair (X, y), got {len(data)} items")
-        X, y = data
-        return self._samples(X, y, one_row=False, prefix="validation_data ")
+            raise TypeError(f"{accepted}, got {type(data).__name__}")
+        if len(data) not in (2, 3):
+            raise ValueError(f"{accepted}, got {len(data)} items")
+        X, y = data[:2]
+        weights = data[2] if len(data) == 3 else None
+        return self._samples(X, y, weights, one_row=False, prefix="validation_data ")
 
 
 def _checked_layers(layers: Sequence[Dense]) -> tuple[Dense, ...]:
@@ -510,8 +749,10 @@ def _checked_layers(layers: Sequence[Dense]) -> tuple[Dense, ...]:
         if not isinstance(layer, Dense):
             raise TypeError(f"layers must be a sequence of Dense, got {layer!r} in it")
     for layer in checked[:-1]:
-        if layer.activation == "softmax":
-            raise ValueError("activation 'softmax' belongs in the last layer, got a hidden one")
+        if layer.activation in ("softmax", "log_softmax"):
+            raise ValueError(
+                f"activation {layer.activation!r} belongs in the last layer, got a hidden one"
+            )
     return checked
 
 

@@ -1,43 +1,326 @@
-"""Optimizers, as data."""
+"""Optimizers, as data. What each one computes is in docs/optimizers.md."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, ClassVar
 
 from fastbp import _checks
+from fastbp._dispatch import engine
+from fastbp.schedules import LearningRate, learning_rate
 
-__all__ = ["OPTIMIZERS", "SGD", "Optimizer"]
+__all__ = [
+    "OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Lion", "Nadam",
+    "Optimizer", "RMSProp",
+]
 
 
-@dataclass(frozen=True)
-class SGD:
-    """Gradient descent: ``theta -= learning_rate * gradient`` after every batch.
+@dataclass(frozen=True, repr=False)
+class Optimizer:
+    """What all optimizers have in common.
 
     Parameters
     ----------
-    learning_rate : float
-        Positive and finite.
+    learning_rate : float or schedule or callable
+        A positive number, one of `fastbp.schedules`, or a function of the step, counted from 0.
+    weight_decay : float
+        This much of each parameter is added to its gradient.
+    clip_value : float, optional
+        Each element of the gradient is clipped to [-clip_value, clip_value].
+    clip_norm : float, optional
+        A gradient whose Euclidean norm, over all parameters, is greater is shortened to it.
 
     Raises
     ------
     TypeError, ValueError
-        If `learning_rate` is no number, or not positive and finite.
+        If a parameter is no number or out of its range.
+    """
+
+    learning_rate: LearningRate = 0.01
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    clip_value: float | None = None
+    clip_norm: float | None = None
+    name: ClassVar[str]
+    kind: ClassVar[str]  # of the engine's rule
+    decoupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check = CHECKS[field.name]
+            object.__setattr__(self, field.name, check(field.name, getattr(self, field.name)))
+
+    def __repr__(self) -> str:
+        """Return the call that makes it, without what is left at its default."""
+        shown = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if field.name == "learning_rate" or getattr(self, field.name) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _or_none(check: Any) -> Any:
+    return lambda name, value: _checks.optional(check, name, value)
+
+
+# How each setting is checked, for every optimizer that has it.
+CHECKS: dict[str, Any] = {
+    "learning_rate": learning_rate,
+    "weight_decay": _checks.non_negative,
+    "clip_value": _or_none(_checks.positive),
+    "clip_norm": _or_none(_checks.positive),
+    "momentum": _checks.fraction,
+    "dampening": _checks.fraction,
+    "rho": _checks.fraction,
+    "beta1": _checks.fraction,
+    "beta2": _checks.fraction,
+    "epsilon": _checks.positive,
+    "nesterov": _checks.flag,
+    "centered": _checks.flag,
+    "amsgrad": _checks.flag,
+    "rate_decay": _checks.non_negative,
+    "momentum_decay": _checks.non_negative,
+    "initial_accumulator": _checks.non_negative,
+}
+
+
+@dataclass(frozen=True, repr=False)
+class SGD(Optimizer):
+    """Gradient descent, with momentum if asked for.
+
+    Parameters
+    ----------
+    learning_rate, weight_decay, clip_value, clip_norm
+        As for every `Optimizer`.
+    momentum : float
+        In [0, 1): how much of the last step's direction is kept.
+    dampening : float
+        In [0, 1): how much less of the gradient joins that direction; none on the first step.
+    nesterov : bool
+        Whether to look ahead (Nesterov 1983); wants momentum, and no dampening.
 
     Examples
     --------
     >>> SGD(0.1)
     SGD(learning_rate=0.1)
+    >>> SGD(0.1, 0.9, nesterov=True)
+    SGD(learning_rate=0.1, momentum=0.9, nesterov=True)
     """
 
-    learning_rate: float = 0.01
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
     name: ClassVar[str] = "sgd"
+    kind: ClassVar[str] = "sgd"
 
     def __post_init__(self) -> None:
-        rate = _checks.positive("learning_rate", self.learning_rate)
-        object.__setattr__(self, "learning_rate", rate)
+        super().__post_init__()
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError(
+                "nesterov=True wants a momentum above 0 and a dampening of 0, "
+                f"got momentum={self.momentum} and dampening={self.dampening}"
+            )
 
 
-Optimizer = SGD
+@dataclass(frozen=True, repr=False)
+class AdaGrad(Optimizer):
+    """Steps divided by the root of all squared gradients so far (Duchi, Hazan and Singer 2011).
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {each.name: each for each in (SGD,)}
+    Parameters
+    ----------
+    learning_rate, weight_decay, clip_value, clip_norm
+        As for every `Optimizer`.
+    epsilon : float
+        Positive; added to the root.
+    rate_decay : float
+        The rate of step t is ``learning_rate / (1 + (t - 1) rate_decay)``.
+    initial_accumulator : float
+        What the sum of squares starts with.
+    """
+
+    epsilon: float = 1e-10
+    rate_decay: float = 0.0
+    initial_accumulator: float = 0.0
+    name: ClassVar[str] = "adagrad"
+    kind: ClassVar[str] = "adagrad"
+
+
+@dataclass(frozen=True, repr=False)
+class RMSProp(Optimizer):
+    """Steps divided by the root of a running mean of squared gradients (Tieleman, Hinton 2012).
+
+    Parameters
+    ----------
+    learning_rate, weight_decay, clip_value, clip_norm
+        As for every `Optimizer`.
+    rho : float
+        In [0, 1): how much of the running mean is kept in a step.
+    epsilon : float
+        Positive; added to the root.
+    momentum : float
+        In [0, 1): how much of the last step's direction is kept.
+    centered : bool
+        Whether to divide by the standard deviation instead (Graves 2013).
+    """
+
+    rho: float = 0.99
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
+    name: ClassVar[str] = "rmsprop"
+    kind: ClassVar[str] = "rmsprop"
+
+
+@dataclass(frozen=True, repr=False)
+class AdaDelta(Optimizer):
+    """Steps as long as a running mean of past ones (Zeiler 2012).
+
+    Parameters
+    ----------
+    learning_rate, weight_decay, clip_value, clip_norm
+        As for every `Optimizer`; the rate is 1 in the paper.
+    rho : float
+        In [0, 1): how much of the running means is kept in a step.
+    epsilon : float
+        Positive; added to the means.
+    """
+
+    learning_rate: LearningRate = 1.0
+    rho: float = 0.9
+    epsilon: float = 1e-6
+    name: ClassVar[str] = "adadelta"
+    kind: ClassVar[str] = "adadelta"
+
+
+@dataclass(frozen=True, repr=False)
+class Adam(Optimizer):
+    """Running means of the gradient and of its square, without bias (Kingma and Ba 2015).
+
+    Parameters
+    ----------
+    learning_rate, weight_decay, clip_value, clip_norm
+        As for every `Optimizer`.
+    beta1, beta2 : float
+        In [0, 1): how much of the means of the gradient and of its square is kept in a step.
+    epsilon : float
+        Positive; added to the root.
+    amsgrad : bool
+        Whether to divide by the greatest mean of squares so far (Reddi, Kale and Kumar 2018).
+
+    Examples
+    --------
+    >>> Adam(1e-3, amsgrad=True)
+    Adam(learning_rate=0.001, amsgrad=True)
+    """
+
+    learning_rate: LearningRate = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    amsgrad: bool = False
+    name: ClassVar[str] = "adam"
+    kind: ClassVar[str] = "adam"
+
+
+@dataclass(frozen=True, repr=False)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Parameters
+    ----------
+    learning_rate, clip_value, clip_norm, beta1, beta2, epsilon, amsgrad
+        As for `Adam`.
+    weight_decay : float
+        Each parameter shrinks by ``learning_rate * weight_decay`` of itself in a step.
+    """
+
+    _: KW_ONLY
+    weight_decay: float = 0.01
+    name: ClassVar[str] = "adamw"
+    decoupled: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, repr=False)
+class Nadam(Optimizer):
+    """Adam with Nesterov's momentum (Dozat 2016).
+
+    Parameters
+    ----------
+    learning_rate, weight_decay, clip_value, clip_norm
+        As for every `Optimizer`.
+    beta1, beta2 : float
+        In [0, 1), as for `Adam`.
+    epsilon : float
+        Positive; added to the root.
+    momentum_decay : float
+        beta1 of step t is ``beta1 (1 - 0.96 ** (t momentum_decay) / 2)``.
+    """
+
+    learning_rate: LearningRate = 2e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    momentum_decay: float = 4e-3
+    name: ClassVar[str] = "nadam"
+    kind: ClassVar[str] = "nadam"
+
+
+@dataclass(frozen=True, repr=False)
+class Adamax(Optimizer):
+    """Adam with a decaying maximum in place of the mean of squares (Kingma and Ba 2015).
+
+    Parameters
+    ----------
+    learning_rate, weight_decay, clip_value, clip_norm
+        As for every `Optimizer`.
+    beta1, beta2 : float
+        In [0, 1): how much of the mean of the gradient and of the maximum is kept in a step.
+    epsilon : float
+        Positive; added to the magnitude of the gradient.
+    """
+
+    learning_rate: LearningRate = 2e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    name: ClassVar[str] = "adamax"
+    kind: ClassVar[str] = "adamax"
+
+
+@dataclass(frozen=True, repr=False)
+class Lion(Optimizer):
+    """Steps of one length, in the sign of a running mean (Chen and others 2023).
+
+    Parameters
+    ----------
+    learning_rate, clip_value, clip_norm
+        As for every `Optimizer`.
+    beta1, beta2 : float
+        In [0, 1): how much of the running mean decides on a step, and is kept in it.
+    weight_decay : float
+        Each parameter shrinks by ``learning_rate * weight_decay`` of itself in a step.
+    """
+
+    learning_rate: LearningRate = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.99
+    name: ClassVar[str] = "lion"
+    kind: ClassVar[str] = "lion"
+    decoupled: ClassVar[bool] = True
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    each.name: each
+    for each in (SGD, AdaGrad, RMSProp, AdaDelta, Adam, AdamW, Nadam, Adamax, Lion)
+}
+
+
+def engine_settings(optimizer: Optimizer) -> tuple[int, dict[str, float]]:
+    """Return the rule of an optimizer and its settings but for the rate, for the engine."""
+    settings = {
+        field.name: getattr(optimizer, field.name)
+        for field in fields(optimizer)
+        if field.name != "learning_rate" and getattr(optimizer, field.name) is not None
+    }
+    return engine.OPTIMIZERS[optimizer.kind], {**settings, "decoupled": optimizer.decoupled}

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp import _checks, schedules
 from fastbp._dispatch import engine
 from fastbp.callbacks import Callback
+from fastbp.metrics import Metric
+from fastbp.schedules import LearningRate, PlateauProgress, watch
+from fastbp.splitting import Samples
 
 if TYPE_CHECKING:
     from fastbp.network import Network
 
-__all__ = ["History", "train"]
+__all__ = ["History", "LearningRateCurve", "checked_state", "range_test", "train"]
 
 DIVERGENCE_HINT = (
     "training has diverged: try a smaller learning rate, or scale the inputs "
@@ -37,13 +41,43 @@ class History:
         Mean loss of the samples, each batch's taken before its step.
     validation_loss : list of float
         Mean loss of the validation data after the epoch; empty without validation data.
+    metrics : dict of str to list of float
+        Each metric after the epoch, of the validation data or else of the training data.
+    learning_rate : list of float
+        The rate of the epoch's last step.
     seconds : list of float
         Time spent training, validation and callbacks left out.
     """
 
     loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+
+    def watched(self) -> list[float]:
+        """Tell the losses that show progress.
+
+        Returns
+        -------
+        list of float
+            The validation loss of each epoch, or the loss where there is no validation data.
+        """
+        return self.validation_loss or self.loss
+
+
+@dataclass
+class Progress:
+    """What training carries from call to call, beside parameters and the optimizer's state."""
+
+    rng: np.random.Generator
+    plateau: PlateauProgress = field(default_factory=PlateauProgress)
+
+    def rates(self, rate: LearningRate, first: int, count: int) -> float | NDArray[np.float64]:
+        """Return the learning rates of some steps, as the engine takes them."""
+        if isinstance(rate, float):
+            return rate
+        return schedules.rates(rate, first, count, self.plateau)
 
 
 def checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
@@ -58,41 +92,157 @@ def checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     return checked
 
 
+@dataclass(frozen=True)
+class LearningRateCurve:
+    """What a range test found.
+
+    Attributes
+    ----------
+    learning_rates, losses : ndarray of float64
+        The rate of each step, and the loss of its batch before it.
+    """
+
+    learning_rates: NDArray[np.float64]
+    losses: NDArray[np.float64]
+
+    @property
+    def suggestion(self) -> float:
+        """A rate to begin with: a tenth of the one at which the smoothed loss is least."""
+        smooth = np.empty(len(self.losses))
+        mean = 0.0
+        for step, loss in enumerate(self.losses):  # an exponential mean, without its bias
+            mean = 0.9 * mean + 0.1 * loss
+            smooth[step] = mean / (1 - 0.9 ** (step + 1))
+        return float(self.learning_rates[np.argmin(smooth)]) / 10
+
+
+def range_test(
+    plan: engine.Plan,
+    rng: np.random.Generator,
+    samples: Samples,
+    rates: NDArray[np.float64],
+    batch_size: int,
+) -> LearningRateCurve:
+    """Make steps at these rates until the loss has grown; the plan is changed by it."""
+    losses: list[float] = []
+    order = np.empty(0, np.intp)
+    for rate in rates:
+        if len(order) < batch_size:
+            order = rng.permutation(len(samples[0]))
+        rows, order = order[:batch_size], order[batch_size:]
+        loss, _ = plan.epoch(*samples, rows, batch_size, float(rate))
+        if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
+            break
+        losses.append(loss)
+        if loss > 4 * min(losses) > 0:
+            break
+    return LearningRateCurve(rates[: len(losses)], np.array(losses))
+
+
+@dataclass(frozen=True)
+class CheckedState:
+    """A state that fits a network."""
+
+    parameters: NDArray[Any]
+    optimizer: NDArray[Any]
+    progress: tuple[int, float]
+    carried: Progress
+
+
+def checked_state(
+    state: Mapping[str, Any], description: Mapping[str, Any], plan: engine.Plan
+) -> CheckedState:
+    """Return the parts of a state that fits the network, or say what differs in an error."""
+    try:
+        found = state["json"]
+        for what, wanted in description.items():
+            if found["network"][what] != wanted:
+                raise ValueError(
+                    f"the state is of another network: its {what} is {found['network'][what]!r}, "
+                    f"this one's is {wanted!r}"
+                )
+        arrays = []
+        for name, own in (("parameters", plan.parameters), ("optimizer", plan.state)):
+            array = np.asarray(state[name])
+            if array.dtype != own.dtype or array.shape != own.shape:
+                raise ValueError(
+                    f"the state's {name} must be {own.dtype.name} of shape {own.shape}, "
+                    f"got {array.dtype} of shape {array.shape}"
+                )
+            if not np.isfinite(array).all():
+                raise ValueError(f"the state's {name} must be finite")
+            arrays.append(array)
+        rng = np.random.default_rng()
+        rng.bit_generator.state = found["random"]
+        steps = int(_checks.non_negative("the state's steps", found["steps"]))
+        product = _checks.non_negative("the state's momentum_product", found["momentum_product"])
+        carried = Progress(rng, PlateauProgress(**found["plateau"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is not a state of a network: {error!r}") from None
+    return CheckedState(arrays[0], arrays[1], (steps, product), carried)
+
+
+Snapshot = tuple[NDArray[Any], NDArray[Any], tuple[int, float]]
+
+
+def _snapshot(plan: engine.Plan, into: Snapshot | None = None) -> Snapshot:
+    """What training changes: parameters, and the optimizer's vectors and progress."""
+    if into is None or into[1].shape != plan.state.shape:  # another optimizer was set
+        return plan.parameters.copy(), plan.state.copy(), plan.progress
+    parameters, state, _ = into
+    parameters[...], state[...] = plan.parameters, plan.state
+    return parameters, state, plan.progress
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train: the arguments of `fit`, checked."""
+
+    epochs: int
+    batch_size: int | None
+    accumulate: int
+    shuffle: bool
+    metrics: Mapping[str, Metric]
+    callbacks: tuple[Callback, ...]
+    tol: float | None
+    n_threads: int
+
+
 def train(
     network: Network,
     plan: engine.Plan,
-    rng: np.random.Generator,
-    X: NDArray[Any],
-    y: NDArray[Any],
-    *,
-    epochs: int,
-    batch_size: int,
-    shuffle: bool,
-    validation: tuple[NDArray[Any], NDArray[Any]] | None,
-    callbacks: tuple[Callback, ...],
-    tol: float | None,
-    n_threads: int,
+    progress: Progress,
+    samples: Samples,
+    validation: Samples | None,
+    settings: Settings,
 ) -> History:
-    """Run the epochs, each one call into the engine, on arguments already checked.
+    """Run the epochs on samples already checked.
 
     `network` is handed to the callbacks and is asked for its optimizer before every epoch, so
     that a callback may set another one.
     """
-    history = History()
-    parameters = plan.parameters
-    last_good = parameters.copy()
+    history = History(metrics={name: [] for name in settings.metrics})
+    callbacks = settings.callbacks
+    n_samples = len(samples[0])
+    step_size = (settings.batch_size or n_samples) * settings.accumulate
+    n_steps = -(-n_samples // step_size)
     best, since_best = math.inf, 0
     for callback in callbacks:
-        callback.on_train_begin(network, epochs)
+        callback.on_train_begin(network, settings.epochs)
+    last_good = _snapshot(plan)
     try:
-        for epoch in range(1, epochs + 1):
-            order = rng.permutation(len(X)) if shuffle else None
-            started = time.perf_counter()
+        for epoch in range(1, settings.epochs + 1):
+            for callback in callbacks:
+                callback.on_epoch_begin(network, history)
+            # before the permutation, as a schedule of the user's may raise
             rate = network.optimizer.learning_rate
-            loss, steps = plan.epoch(X, y, order, batch_size, rate, n_threads)
+            rates = progress.rates(rate, plan.progress[0], n_steps)
+            order = progress.rng.permutation(n_samples) if settings.shuffle else None
+            started = time.perf_counter()
+            loss, steps = _epoch(network, plan, samples, order, step_size, rates, settings)
             seconds = time.perf_counter() - started
-            if not (math.isfinite(loss) and engine.all_finite(parameters)):
-                parameters[...] = last_good
+            if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
+                plan.parameters[...], plan.state[...], plan.progress = last_good
                 step = steps if math.isfinite(loss) else steps + 1
                 raise FloatingPointError(
                     f"epoch {epoch}, step {step}: the loss is {loss}, "
@@ -100,19 +250,67 @@ def train(
                 )
             history.loss.append(loss)
             history.seconds.append(seconds)
+            history.learning_rate.append(float(np.atleast_1d(rates)[-1]))
             if validation is not None:
                 history.validation_loss.append(
-                    plan.loss_and_gradient(*validation, None, n_threads)
+                    plan.loss_and_gradient(*validation, None, settings.n_threads)
                 )
+            _measure(network, validation or samples, settings, history)
+            watch(rate, progress.plateau, history.watched()[-1])
             # every callback hears of the epoch, whatever another one answers
             if any([callback.on_epoch_end(network, history) for callback in callbacks]):
                 break
-            since_best = since_best + 1 if loss > best - (tol or 0) else 0
+            since_best = since_best + 1 if loss > best - (settings.tol or 0) else 0
             best = min(best, loss)
-            if tol is not None and since_best >= PATIENCE:
+            if settings.tol is not None and since_best >= PATIENCE:
                 break
-            last_good[...] = parameters
+            last_good = _snapshot(plan, last_good)
     finally:
         for callback in callbacks:
             callback.on_train_end(network, history)
     return history
+
+
+def _epoch(
+    network: Network,
+    plan: engine.Plan,
+    samples: Samples,
+    order: NDArray[np.intp] | None,
+    step_size: int,
+    rates: float | NDArray[np.float64],
+    settings: Settings,
+) -> tuple[float, int]:
+    """One epoch: its loss and how many steps it made; one engine call unless a callback listens."""
+    listening = [each for each in settings.callbacks if each.every_steps is not None]
+    if not listening:
+        return plan.epoch(*samples, order, step_size, rates, settings.n_threads)
+    order = np.arange(len(samples[0])) if order is None else order
+    every = [_checks.count("every_steps", each.every_steps) for each in listening]
+    stretch = math.gcd(*every)  # after each of which one of them may be due
+    total, steps = 0.0, 0
+    unheard = [(0.0, 0)] * len(listening)  # summed loss and rows since a callback's last call
+    while steps * step_size < len(order):
+        rows = order[steps * step_size : (steps + stretch) * step_size]
+        of_stretch = rates if isinstance(rates, float) else rates[steps : steps + stretch]
+        loss, made = plan.epoch(*samples, rows, step_size, of_stretch, settings.n_threads)
+        steps += made
+        if not math.isfinite(loss):
+            return loss, steps
+        total += loss * len(rows)
+        for at, (callback, due) in enumerate(zip(listening, every, strict=True)):
+            summed, count = unheard[at][0] + loss * len(rows), unheard[at][1] + len(rows)
+            unheard[at] = summed, count
+            if steps % due == 0 or steps * step_size >= len(order):
+                callback.on_steps(network, summed / count)
+                unheard[at] = 0.0, 0
+    return total / len(order), steps
+
+
+def _measure(network: Network, samples: Samples, settings: Settings, history: History) -> None:
+    """Add the metrics of an epoch to the history."""
+    if not settings.metrics:
+        return
+    X, y, _ = samples
+    prediction = network.predict(X, n_threads=settings.n_threads)
+    for name, metric in settings.metrics.items():
+        history.metrics[name].append(float(metric(y, prediction)))

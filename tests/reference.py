@@ -12,10 +12,19 @@ import dataclasses
 import itertools
 
 import numpy as np
+from scipy import special, stats
 
 
 def sigmoid(Z):
     return 1 / (1 + np.exp(-Z))
+
+
+def softplus(Z, beta=1.0):
+    return np.log(1 + np.exp(beta * Z)) / beta
+
+
+def log_softmax(Z):
+    return Z - np.log(np.exp(Z).sum(axis=1, keepdims=True))
 
 
 def softmax(Z):
@@ -29,13 +38,60 @@ ACTIVATIONS = {
     "tanh": np.tanh,
     "relu": lambda Z: np.maximum(Z, 0),
     "softmax": softmax,
+    "log_softmax": log_softmax,
+    "hard_sigmoid": lambda Z: np.clip(Z / 6 + 0.5, 0, 1),
+    "relu6": lambda Z: np.clip(Z, 0, 6),
+    "leaky_relu": lambda Z: np.where(Z > 0, Z, 0.01 * Z),
+    "elu": lambda Z: np.where(Z > 0, Z, np.exp(Z) - 1),
+    "selu": lambda Z: SELU_SCALE * np.where(Z > 0, Z, SELU_ALPHA * (np.exp(Z) - 1)),
+    "softplus": softplus,
+    "softsign": lambda Z: Z / (1 + np.abs(Z)),
+    "exponential": np.exp,
+    "gelu": lambda Z: Z * (1 + special.erf(Z / np.sqrt(2))) / 2,
+    "gelu_tanh": lambda Z: Z * (1 + np.tanh(gelu_argument(Z))) / 2,
+    "silu": lambda Z: Z * sigmoid(Z),
+    "mish": lambda Z: Z * np.tanh(softplus(Z)),
+    "LeakyReLU(alpha=0.3)": lambda Z: np.where(Z > 0, Z, 0.3 * Z),
+    "ELU(alpha=0.5)": lambda Z: np.where(Z > 0, Z, 0.5 * (np.exp(Z) - 1)),
+    "Softplus(beta=3.0)": lambda Z: softplus(Z, 3.0),
 }
+SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+
+
+def gelu_argument(Z):
+    return np.sqrt(2 / np.pi) * (Z + 0.044715 * Z**3)
+
+
+def gelu_tanh_derivative(Z):
+    t = np.tanh(gelu_argument(Z))
+    return (1 + t) / 2 + Z / 2 * (1 - t**2) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * Z**2)
+
+
+def mish_derivative(Z):
+    t = np.tanh(softplus(Z))
+    return t + Z * (1 - t**2) * sigmoid(Z)
+
 
 DERIVATIVES = {
     "identity": np.ones_like,
     "sigmoid": lambda Z: sigmoid(Z) * sigmoid(-Z),
     "tanh": lambda Z: 1 / np.cosh(Z) ** 2,
     "relu": lambda Z: (Z > 0).astype(Z.dtype),
+    "hard_sigmoid": lambda Z: np.where(np.abs(Z) < 3, 1 / 6, 0.0),
+    "relu6": lambda Z: ((Z > 0) & (Z < 6)).astype(Z.dtype),
+    "leaky_relu": lambda Z: np.where(Z > 0, 1, 0.01),
+    "elu": lambda Z: np.where(Z > 0, 1, np.exp(Z)),
+    "selu": lambda Z: SELU_SCALE * np.where(Z > 0, 1, SELU_ALPHA * np.exp(Z)),
+    "softplus": sigmoid,
+    "softsign": lambda Z: 1 / (1 + np.abs(Z)) ** 2,
+    "exponential": np.exp,
+    "gelu": lambda Z: (1 + special.erf(Z / np.sqrt(2))) / 2 + Z * stats.norm.pdf(Z),
+    "gelu_tanh": gelu_tanh_derivative,
+    "silu": lambda Z: sigmoid(Z) * (1 + Z * (1 - sigmoid(Z))),
+    "mish": mish_derivative,
+    "LeakyReLU(alpha=0.3)": lambda Z: np.where(Z > 0, 1, 0.3),
+    "ELU(alpha=0.5)": lambda Z: np.where(Z > 0, 1, 0.5 * np.exp(Z)),
+    "Softplus(beta=3.0)": lambda Z: sigmoid(3.0 * Z),
 }
 
 # Behind these activations a loss is a function of the logits, and nothing is clipped.
@@ -44,10 +100,12 @@ PAIRS = {("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy")}
 
 def activation_backward(activation, Z, dA):
     """dL/dZ from dL/dA. Softmax mixes the outputs of a sample, so it takes its whole Jacobian."""
-    if activation == "softmax":
+    if activation in ("softmax", "log_softmax"):
         A = softmax(Z)
         identity = np.eye(A.shape[1], dtype=A.dtype)
-        jacobian = A[:, :, None] * (identity - A[:, None, :])  # dA_i / dZ_j for each sample
+        jacobian = identity - A[:, None, :]  # dA_i / dZ_j for each sample
+        if activation == "softmax":
+            jacobian = A[:, :, None] * jacobian
         return np.einsum("ni,nij->nj", dA, jacobian)
     return dA * DERIVATIVES[activation](Z)
 

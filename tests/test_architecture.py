@@ -23,7 +23,10 @@ IN_ENGINE = [*CYTHON, *ENGINE.glob("*.py"), *ENGINE.glob("*.pyi")]
 KERNELS = sorted(ENGINE.glob("*.pxd"))
 # Built on top of Network; whatever comes here uses public names alone.
 ON_TOP = [PACKAGE / "__main__.py"]
-PUBLIC_MODULES = ["fastbp.callbacks", "fastbp.datasets", "fastbp.losses"]
+PUBLIC_MODULES = [
+    "fastbp.activations", "fastbp.callbacks", "fastbp.datasets", "fastbp.losses", "fastbp.metrics",
+    "fastbp.optimizers", "fastbp.schedules",
+]
 
 
 def relative(path):

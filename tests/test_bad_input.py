@@ -403,7 +403,7 @@ BAD_FIT_SETTINGS = [
     ("epochs", "10", TypeError, "'10'|str", "int"),
     ("validation_data", 3, TypeError, "int|3", r"\(X, y\)|pair"),
     ("validation_data", (X,), ValueError, r"\b1\b", r"\(X, y\)|pair"),
-    ("validation_data", (X, X, X), ValueError, r"\b3\b", r"\(X, y\)|pair"),
+    ("validation_data", (X, X, X, X), ValueError, r"\b4\b", r"\(X, y\)|pair"),
     ("callbacks", 3, TypeError, "3|int", "Callback"),
     ("callbacks", [Callback(), "stop"], TypeError, "'stop'|str", "Callback"),
     ("callbacks", [Callback], TypeError, "class|type", "Callback"),

@@ -75,13 +75,13 @@ def test_bits_do_not_depend_on_threads(threads, dtype, monkeypatch):
                 many.predict(X, n_threads=threads), one.predict(X)
             )
             first, second = np.empty_like(one.parameters), np.empty_like(one.parameters)
-            assert (many._plan.loss_and_gradient(X, y, first, threads)
-                    == one._plan.loss_and_gradient(X, y, second, 1))
+            assert (many._plan.loss_and_gradient(X, y, None, first, threads)
+                    == one._plan.loss_and_gradient(X, y, None, second, 1))
             np.testing.assert_array_equal(first, second)
             order = np.random.default_rng(0).permutation(rows)
             for batch in (rows, 60):
-                assert (many._plan.epoch(X, y, order, batch, 1e-4, threads)
-                        == one._plan.epoch(X, y, order, batch, 1e-4, 1))
+                assert (many._plan.epoch(X, y, None, order, batch, 1e-4, threads)
+                        == one._plan.epoch(X, y, None, order, batch, 1e-4, 1))
                 np.testing.assert_array_equal(many.parameters, one.parameters)
 
 
@@ -169,16 +169,17 @@ def test_variants_agree(name):
         for rows in (1, 5, 64):
             net, X, y = problem([129, 300, 33, 2], rows, dtype)
             other = engine.Plan(
-                [(engine.ACTIVATIONS[layer.activation], *record)
+                [(engine.ACTIVATIONS[layer.activation], 0.0, False, *record)
                  for layer, record in zip(net.layers, net._records, strict=True)],
-                engine.LOSSES["squared_error"], net.dtype,
+                (engine.LOSSES["squared_error"], 0.0, ()), net.dtype,
             )
             other.parameters[:] = net.parameters
             assert largest_error(other.predict(X), net.predict(X)) < TOLERANCE[dtype]
             gradient = np.empty_like(net.parameters)
-            other.loss_and_gradient(X, y, gradient)
+            other.loss_and_gradient(X, y, None, gradient)
             assert largest_error(gradient, net.loss_and_gradient(X, y)[1]) < TOLERANCE[dtype]
-            other.epoch(X, y, None, 2, 0.01)
+            other.set_optimizer(engine.OPTIMIZERS["sgd"], {})
+            other.epoch(X, y, None, None, 2, 0.01)
             net.fit(X, y, batch_size=2, shuffle=False)
             assert largest_error(other.parameters, net.parameters) < TOLERANCE[dtype]
 

@@ -1,4 +1,4 @@
-"""exp, expm1, sigmoid and tanh, free of branches and calls, so that loops over them vectorise.
+"""exp and functions made of it, free of branches and calls, so that loops over them vectorise.
 
 With x = n ln 2 + r, |r| <= ln 2 / 2, exp(x) = 2^n exp(r), and exp(r) = 1 + r + r^2 P(r), where P
 interpolates (exp(r) - 1 - r) / r^2 at Chebyshev nodes: relative error of the truncation 2.4e-10
@@ -140,3 +140,93 @@ cdef inline real hyperbolic_tangent(real x) noexcept nogil:
     scale = power_of_two(shifted)
     m = scale * exp_less_one(r) + (scale - 1)
     return with_sign(m / (m + 2), x)
+
+cdef inline real exponential_less_one(real x) noexcept nogil:
+    """exp(x) - 1 for x <= 0, exact to the last bits near 0 too."""
+    cdef real r, scale
+    x = <real>-50.0 if x < <real>-50.0 else x       # -1 to the last bit from there on
+    scale = power_of_two(round_to_power(x, &r))
+    return scale * exp_less_one(r) + (scale - 1)
+
+
+cdef inline real log_one_plus(real u) noexcept nogil:
+    """log(1 + u) for 0 <= u <= 1, as 2 atanh(s) of s = u / (2 + u).
+
+    (atanh(s) / s - 1) / s^2 is a polynomial in s^2, interpolated at Chebyshev nodes: relative error
+    of the truncation 1.6e-8 for float and 4.9e-18 for double.
+    """
+    cdef real s = u / (2 + u), w = s * s, p
+    if real is float:
+        p = <real>0.1342574901
+        p = p * w + <real>0.141183099
+        p = p * w + <real>0.2000378032
+        p = p * w + <real>0.3333332017
+    else:
+        p = <real>0.0808202280597176611
+        p = p * w + <real>0.0440036924307233694
+        p = p * w + <real>0.0600053640479535627
+        p = p * w + <real>0.0665707210482746808
+        p = p * w + <real>0.0769278503247931155
+        p = p * w + <real>0.0909089471806642908
+        p = p * w + <real>0.111111113587139315
+        p = p * w + <real>0.142857142835543786
+        p = p * w + <real>0.200000000000072913
+        p = p * w + <real>0.333333333333333293
+    return 2 * s + 2 * s * (w * p)
+
+
+cdef inline real normal_cdf(real z) noexcept nogil:
+    """Phi(z), the distribution function of the standard normal distribution.
+
+    erfc(x) = t exp(-x^2 + P(2 t - 1)) with t = 2 / (2 + x) for x >= 0 (W. H. Press and others,
+    Numerical recipes, section 6.2). P is interpolated at Chebyshev nodes: absolute error of the
+    truncation, a relative one of erfc, 5.7e-8 for float and 2.5e-17 for double.
+    """
+    cdef real x = absolute(z) * <real>0.70710678118654752, t, y, p, upper
+    if real is float:
+        x = <real>12.0 if x > <real>12.0 else x
+    else:
+        x = <real>30.0 if x > <real>30.0 else x
+    t = 2 / (2 + x)
+    y = 2 * t - 1
+    if real is float:
+        p = <real>-4.788537282e-5
+        p = p * y + <real>0.0003727480363
+        p = p * y - <real>0.0001151758099
+        p = p * y - <real>0.00211889851
+        p = p * y + <real>0.00171482807
+        p = p * y + <real>0.008745352628
+        p = p * y - <real>0.009857419037
+        p = p * y - <real>0.04688383795
+        p = p * y + <real>0.04734164808
+        p = p * y + <real>0.6726427246
+        p = p * y - <real>0.6717940565
+    else:
+        p = <real>3.655625901002436173e-9
+        p = p * y - <real>1.834458845572493171e-8
+        p = p * y + <real>1.224095141202878971e-8
+        p = p * y + <real>1.062450613259548653e-7
+        p = p * y - <real>2.533154648508337765e-7
+        p = p * y - <real>1.067158879085929054e-7
+        p = p * y + <real>1.241671620513003206e-6
+        p = p * y - <real>1.324346946750639574e-6
+        p = p * y - <real>2.934536082940823014e-6
+        p = p * y + <real>8.592041782610985131e-6
+        p = p * y + <real>1.278873302118892932e-7
+        p = p * y - <real>0.00003019922312753014331
+        p = p * y + <real>0.00003174950375329101194
+        p = p * y + <real>0.00007140397952464346173
+        p = p * y - <real>0.0001743041552716924013
+        p = p * y - <real>0.00009373554520100150878
+        p = p * y + <real>0.0006736790093355315008
+        p = p * y - <real>0.00014624680699104555
+        p = p * y - <real>0.002345812523413477823
+        p = p * y + <real>0.001758933554187780924
+        p = p * y + <real>0.008824938558419990714
+        p = p * y - <real>0.009872689366273010332
+        p = p * y - <real>0.04689561023121231
+        p = p * y + <real>0.04734330684190300004
+        p = p * y + <real>0.6726432239776570238
+        p = p * y - <real>0.6717940840566922633
+    upper = t * exponential(p - x * x) * <real>0.5
+    return upper if z < 0 else 1 - upper

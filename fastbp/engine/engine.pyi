@@ -1,10 +1,11 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 ACTIVATIONS: dict[str, int]
+OPTIMIZERS: dict[str, int]
 LOSSES: dict[str, int]
 CROSSOVERS: dict[str, int]
 
@@ -14,9 +15,16 @@ def all_finite(array: NDArray[Any]) -> bool: ...
 class Plan:
     @property
     def parameters(self) -> NDArray[Any]: ...
+    @property
+    def state(self) -> NDArray[Any]: ...
+    progress: tuple[int, float]
     def __init__(
-        self, layers: Sequence[tuple[int, int, int, int, int]], loss: int, dtype: np.dtype[Any]
+        self,
+        layers: Sequence[tuple[int, float, bool, int, int, int, int]],
+        loss: tuple[int, float, Sequence[float]],
+        dtype: np.dtype[Any],
     ) -> None: ...
+    def set_optimizer(self, kind: int, settings: Mapping[str, float]) -> None: ...
     def predict(
         self, X: object, out: object = None, n_threads: object = 1
     ) -> NDArray[Any] | None: ...
@@ -24,6 +32,7 @@ class Plan:
         self,
         X: NDArray[Any],
         y: NDArray[Any],
+        weights: NDArray[Any] | None = None,
         gradient: NDArray[Any] | None = None,
         n_threads: int = 1,
     ) -> float: ...
@@ -31,8 +40,9 @@ class Plan:
         self,
         X: NDArray[Any],
         y: NDArray[Any],
+        weights: NDArray[Any] | None,
         order: NDArray[np.intp] | None,
         batch_size: int,
-        rate: float,
+        rates: float | NDArray[np.float64],
         n_threads: int = 1,
     ) -> tuple[float, int]: ...

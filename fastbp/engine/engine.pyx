@@ -10,11 +10,11 @@ cimport numpy as cnp
 import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from libc.limits cimport INT_MAX
-from libc.math cimport ceil, isfinite
+from libc.math cimport INFINITY, ceil, isfinite, sqrt
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from . cimport activations, losses
+from . cimport activations, losses, optimizers
 from .blas cimport has_blas, set_blas
 from .clock cimport milliseconds, out_of_patience
 from .crossovers cimport (
@@ -22,14 +22,16 @@ from .crossovers cimport (
     MANY_ROWS, TEAM_CALL_FLOPS, TEAM_FLOPS, WHOLE_WEIGHT,
 )
 from .denormals cimport denormals_flush, denormals_restore
-from .optimizers cimport sgd
+from .optimizers cimport (
+    Rule, apply, begin_step, clip_to_norm, end_step, is_plain, state_vectors,
+)
 from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, loss_pass, own_scratch, scratch_size,
 )
-from .products cimport finish_update, forward, round_up
+from .products cimport Goal, finish_update, forward, round_up
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
-from .tile cimport HAS_TILES, panel_width
+from .tile cimport HAS_TILES, panel_width, weighted_sum
 from .tile cimport all_finite as all_finite_values
 
 cnp.import_array()
@@ -40,18 +42,53 @@ cdef object ONE = 1             # compared by identity first: nearly every call 
 ACTIVATIONS = {
     "identity": activations.IDENTITY,
     "sigmoid": activations.SIGMOID,
+    "hard_sigmoid": activations.HARD_SIGMOID,
     "tanh": activations.TANH,
     "relu": activations.RELU,
+    "relu6": activations.RELU6,
+    "leaky_relu": activations.LEAKY_RELU,
+    "elu": activations.ELU,
+    "selu": activations.SELU,
+    "softplus": activations.SOFTPLUS,
+    "softsign": activations.SOFTSIGN,
+    "exponential": activations.EXPONENTIAL,
+    "gelu": activations.GELU,
+    "gelu_tanh": activations.GELU_TANH,
+    "silu": activations.SILU,
+    "mish": activations.MISH,
     "softmax": activations.SOFTMAX,
+    "log_softmax": activations.LOG_SOFTMAX,
+}
+OPTIMIZERS = {
+    "sgd": optimizers.SGD,
+    "adagrad": optimizers.ADAGRAD,
+    "rmsprop": optimizers.RMSPROP,
+    "adadelta": optimizers.ADADELTA,
+    "adam": optimizers.ADAM,
+    "nadam": optimizers.NADAM,
+    "adamax": optimizers.ADAMAX,
+    "lion": optimizers.LION,
 }
 LOSSES = {
     "squared_error": losses.SQUARED_ERROR,
+    "absolute_error": losses.ABSOLUTE_ERROR,
+    "huber": losses.HUBER,
+    "log_cosh": losses.LOG_COSH,
+    "quantile": losses.QUANTILE,
+    "poisson": losses.POISSON,
+    "gamma": losses.GAMMA,
+    "tweedie": losses.TWEEDIE,
     "binary_cross_entropy": losses.BINARY_CROSS_ENTROPY,
     "cross_entropy": losses.CROSS_ENTROPY,
+    "hinge": losses.HINGE,
+    "squared_hinge": losses.SQUARED_HINGE,
+    "kullback_leibler": losses.KULLBACK_LEIBLER,
+    "cosine": losses.COSINE,
 }
 
 cdef enum:
     MOST_ROWS = 1024            # of one pass, so that its activations stay in a cache
+    SUMMED = 4096               # squares that are added up in the network's own precision
     STACK_DOUBLES = 2048        # outputs of the hidden layers in a small predict
     PADDING = 64                # readable bytes after every buffer: one vector of any variant
 
@@ -94,7 +131,8 @@ cdef struct Epoch:
     Py_ssize_t steps            # whole steps made
     double batch_loss           # of those rows
     double loss                 # summed over the rows of all whole batches
-    double rate
+    const double* rates         # the learning rate of each step, or
+    bint constant               # one for all of them
 
 
 cdef enum:
@@ -135,41 +173,78 @@ cdef bint time_to_pause(
     return work.pause
 
 
+cdef double norm_of(const real* x, Py_ssize_t n) noexcept nogil:
+    """The Euclidean norm."""
+    cdef double total = 0
+    cdef Py_ssize_t at = 0
+    while at < n:
+        total += weighted_sum(x + at, x + at, <real>0, min(<Py_ssize_t>SUMMED, n - at))
+        at += SUMMED
+    return sqrt(total)
+
+
+cdef void apply_to_layers(
+    const Net* net, const Rule* rule, real* parameters, const real* gradient, const Member* member,
+) noexcept nogil:
+    """Update all parameters that training may change by the gradient of all."""
+    cdef const Layer* layer
+    cdef Py_ssize_t at, size, first, stop
+    for at in range(net.depth):
+        layer = &net.layers[at]
+        size = 0 if layer.frozen else layer.bias + layer.n_out - layer.weight
+        first = layer.weight + share(member, 0, size, 1)
+        stop = layer.weight + share(member, 1, size, 1)
+        apply(rule, parameters, gradient + first, first, stop - first)
+    barrier(member)
+
+
+cdef bint is_fused(const Rule* rule) noexcept nogil:
+    """Whether a rule may update each weight as soon as its gradient is there."""
+    return is_plain(rule) or HAS_TILES and rule.clip_norm == INFINITY
+
+
 cdef Status advance(
-    const Net* net, real* parameters, const Samples* samples, Epoch* shared, Workspace* work,
-    const Member* member,
+    const Net* net, real* parameters, const Samples* samples, Epoch* shared, Rule* shared_rule,
+    Workspace* work, const Member* member,
 ) noexcept nogil:
     """Train on until the epoch ends, the loss is not finite, or it is time to pause.
 
-    A batch that one pass can hold is one fused step. A larger one gathers its gradient over
-    several passes first, so that a pause can fall between them and nothing is half updated.
+    A batch that one pass can hold is one fused step, unless the rule has to see the whole gradient
+    first. A larger one gathers its gradient over several passes first, so that a pause can fall
+    between them and nothing is half updated.
     """
-    cdef double since = milliseconds(), flops = 0
+    cdef double since = milliseconds(), flops = 0, rate
     cdef Epoch epoch = shared[0]        # every member counts for itself, with the same result
+    cdef Rule rule = shared_rule[0]
     cdef Status status = DONE
-    cdef real* target
-    cdef real alpha, beta
-    cdef Py_ssize_t size, n, first
+    cdef Goal goal
+    cdef Py_ssize_t size, n
     while epoch.start < samples.n:
         size = min(epoch.batch_size, samples.n - epoch.start)
         n = min(work.rows, size - epoch.done)
-        if n == size:
-            target, alpha, beta = parameters, <real>-epoch.rate, 1
+        rate = epoch.rates[0 if epoch.constant else epoch.steps]
+        begin_step(&rule, rate)
+        if n < size or not is_fused(&rule):
+            goal = Goal(work.gradient, 1, 0 if epoch.done == 0 else 1, NULL)
+        elif is_plain(&rule):
+            goal = Goal(parameters, -rate, 1 - rate * rule.weight_decay, NULL)
         else:
-            target, alpha, beta = <real*>work.gradient, 1, 0 if epoch.done == 0 else 1
+            goal = Goal(parameters, 1, 0, &rule)
         epoch.batch_loss += gradient_pass(
-            net, parameters, samples, epoch.start + epoch.done, n, 1.0 / size,
-            alpha, beta, target, work, member)
+            net, parameters, samples, epoch.start + epoch.done, n, 1.0 / size, &goal, work, member)
         if not isfinite(epoch.batch_loss):
             status = NOT_FINITE
             break
         epoch.done += n
         if epoch.done == size:
-            if n < size:
-                first = share(member, 0, net.n_parameters, 1)
-                sgd(parameters + first, target + first,
-                    share(member, 1, net.n_parameters, 1) - first, <real>epoch.rate)
-                barrier(member)
+            if goal.vector != parameters:
+                if rule.clip_norm != INFINITY:
+                    if is_first(member):
+                        work.norm = norm_of(<const real*>work.gradient, net.n_parameters)
+                    barrier(member)
+                    clip_to_norm(&rule, work.norm)
+                apply_to_layers(net, &rule, parameters, <const real*>work.gradient, member)
+            end_step(&rule)
             epoch.loss += epoch.batch_loss * size
             epoch.start += size
             epoch.steps += 1
@@ -183,6 +258,7 @@ cdef Status advance(
     barrier(member)
     if is_first(member):
         shared[0] = epoch
+        shared_rule[0] = rule
     return status
 
 
@@ -194,6 +270,7 @@ cdef Status sweep_gradient(
     cdef double since = milliseconds(), flops = 0, scale = 1.0 / samples.n
     cdef Sweep sweep = shared[0]
     cdef Status status = DONE
+    cdef Goal goal
     cdef const real* X
     cdef Py_ssize_t n
     while sweep.start < samples.n:
@@ -203,9 +280,9 @@ cdef Status sweep_gradient(
             forward_pass(net, parameters, X, n, work, member)
             sweep.loss += loss_pass(net, parameters, samples, sweep.start, n, scale, work, member)
         else:
+            goal = Goal(gradient, 1, 0 if sweep.start == 0 else 1, NULL)
             sweep.loss += gradient_pass(
-                net, parameters, samples, sweep.start, n, scale,
-                1, 0 if sweep.start == 0 else 1, gradient, work, member)
+                net, parameters, samples, sweep.start, n, scale, &goal, work, member)
         sweep.start += n
         flops += n * flops_per_row(net, STEP)
         if time_to_pause(since, &flops, work, member):
@@ -236,7 +313,7 @@ cdef Status predict_rows(
             if at == net.depth - 1:
                 outputs = out + start * net.n_out
             forward(&net.layers[at], net.layers[at].activation, parameters, NULL,
-                    inputs, count, outputs, scratch, member)
+                    inputs, count, outputs, NULL, scratch, member)
             inputs = outputs
         start += count
         flops += count * flops_per_row(net, FORWARD)
@@ -263,7 +340,8 @@ cdef struct Call:
     bint single                 # float32, not float64
     const Samples* samples
     Workspace* work
-    Epoch* epoch                # to train
+    Epoch* epoch                # to train, by the
+    Rule* rule
     Sweep* sweep                # to sweep
     void* gradient
     const void* X               # to predict
@@ -276,7 +354,8 @@ cdef struct Call:
 
 cdef Status work_on(Call* call, real* parameters, const Member* member) noexcept nogil:
     if call.task == TRAIN:
-        return advance(call.net, parameters, call.samples, call.epoch, call.work, member)
+        return advance(call.net, parameters, call.samples, call.epoch, call.rule, call.work,
+                       member)
     if call.task == SWEEP:
         return sweep_gradient(call.net, <const real*>parameters, call.samples, call.sweep,
                               <real*>call.gradient, call.work, member)
@@ -411,10 +490,11 @@ cdef class Plan:
 
     Parameters
     ----------
-    layers : list of (activation, n_in, n_out, weight, bias)
-        Codes from `ACTIVATIONS`, sizes, and offsets into the parameter vector.
-    loss : int
-        A code from `LOSSES`.
+    layers : list of (activation, alpha, frozen, n_in, n_out, weight, bias)
+        Codes from `ACTIVATIONS` and their parameters, whether training leaves the layer alone,
+        sizes, and offsets into the parameter vector.
+    loss : (int, float, sequence of float)
+        A code from `LOSSES`, its parameter, and the level of each output for a quantile loss.
     dtype : numpy.dtype
         float32 or float64.
 
@@ -422,6 +502,8 @@ cdef class Plan:
     ----------
     parameters : ndarray of dtype, one-dimensional
         All zero at first; read, and written by training, in place.
+    state : ndarray of dtype, one-dimensional
+        The optimizer's vectors, one after the other.
     """
     cdef Net net
     cdef Workspace work
@@ -430,12 +512,14 @@ cdef class Plan:
     cdef void* memory           # of the workspace, but for
     cdef void* gradient_memory
     cdef readonly cnp.ndarray parameters
+    cdef readonly cnp.ndarray state
+    cdef Rule rule
     cdef void* theta
     cdef int type_number
     cdef Py_ssize_t item
     cdef bint training
 
-    def __cinit__(self, list layers not None, int loss, cnp.dtype dtype not None):
+    def __cinit__(self, list layers not None, tuple loss not None, cnp.dtype dtype not None):
         cdef Net* net = &self.net
         cdef Layer* layer = NULL
         cdef Py_ssize_t at, width
@@ -447,10 +531,13 @@ cdef class Plan:
         net.layers = <Layer*>calloc(net.depth, sizeof(Layer))
         if net.layers == NULL:
             raise MemoryError
-        net.loss = loss
+        net.loss, net.loss_parameter, levels = loss
         for at in range(net.depth):
             layer = &net.layers[at]
-            (layer.activation, layer.n_in, layer.n_out, layer.weight, layer.bias) = layers[at]
+            (layer.activation, layer.alpha, layer.frozen,
+             layer.n_in, layer.n_out, layer.weight, layer.bias) = layers[at]
+            net.has_slopes |= activations.needs_slopes(layer.activation)
+            net.lowest += layer.frozen and net.lowest == at
             layer.output = net.n_outputs
             width = round_up(layer.n_out, PADDING // self.item)
             net.n_outputs += width
@@ -460,13 +547,21 @@ cdef class Plan:
                                    layer.bias + layer.n_out)
         net.n_in = net.layers[0].n_in
         net.n_out = layer.n_out
-        net.from_logits = losses.takes_logits(loss, layer.activation)
+        net.from_logits = losses.takes_logits(net.loss, layer.activation)
+        assert len(levels) in (0, net.n_out)
+        net.levels = <double*>calloc(net.n_out, sizeof(double))
+        if net.levels == NULL:
+            raise MemoryError
+        for at in range(len(levels)):
+            net.levels[at] = levels[at]
         self.parameters = aligned_zeros(net.n_parameters, dtype)
         self.theta = cnp.PyArray_DATA(self.parameters)
+        self.rule.kind = -1
 
     def __dealloc__(self):
         self.release_workspace()
         free(self.net.layers)
+        free(self.net.levels)
 
     cdef void release_workspace(self) noexcept:
         free(self.memory)
@@ -475,13 +570,67 @@ cdef class Plan:
         memset(&self.work, 0, sizeof(Workspace))
         self.rows = self.threads = 0
 
-    cdef int prepare(self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads) except -1:
-        """A workspace for passes of so many rows; kept from call to call while it is enough."""
+    def set_optimizer(self, int kind, dict settings not None):
+        """Train by another rule from now on.
+
+        Its state stays if it is of the same kind and keeps as many vectors.
+
+        Parameters
+        ----------
+        kind : int
+            A code from `OPTIMIZERS`.
+        settings : dict of str to float
+            What the fields of `optimizers.Rule` are called; those left out are zero.
+        """
+        cdef Rule rule
+        self.refuse_while_training()
+        cdef Py_ssize_t stride = room(self.net.n_parameters, self.item) // self.item
+        memset(&rule, 0, sizeof(Rule))
+        rule.kind = kind
+        rule.clip_value = settings.get("clip_value", INFINITY)
+        rule.clip_norm = settings.get("clip_norm", INFINITY)
+        rule.momentum = settings.get("momentum", 0)
+        rule.dampening = settings.get("dampening", 0)
+        rule.nesterov = settings.get("nesterov", False)
+        rule.rho = settings.get("rho", 0)
+        rule.centered = settings.get("centered", False)
+        rule.beta1 = settings.get("beta1", 0)
+        rule.beta2 = settings.get("beta2", 0)
+        rule.epsilon = settings.get("epsilon", 0)
+        rule.amsgrad = settings.get("amsgrad", False)
+        rule.weight_decay = settings.get("weight_decay", 0)
+        rule.decoupled = settings.get("decoupled", False)
+        rule.rate_decay = settings.get("rate_decay", 0)
+        rule.momentum_decay = settings.get("momentum_decay", 0)
+        if kind == self.rule.kind and state_vectors(&rule) == state_vectors(&self.rule):
+            rule.steps, rule.product = self.rule.steps, self.rule.product
+        else:
+            self.state = aligned_zeros(stride * state_vectors(&rule), self.parameters.dtype)
+            self.state[:] = settings.get("initial_accumulator", 0)
+        rule.state, rule.stride = cnp.PyArray_DATA(self.state), stride
+        self.rule = rule
+
+    @property
+    def progress(self):
+        """(steps made, product of Nadam's momenta): the optimizer's state but for `state`."""
+        return self.rule.steps, self.rule.product
+
+    @progress.setter
+    def progress(self, tuple progress not None):
+        self.rule.steps, self.rule.product = progress
+
+    cdef int prepare(
+        self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads, bint gathers,
+    ) except -1:
+        """A workspace for passes of so many rows; kept from call to call while it is enough.
+
+        `gathers` says whether the gradient of all parameters is wanted in one place.
+        """
         load_blas()
         if self.rows < rows or self.threads < n_threads:
             self.allocate(max(rows, self.rows), max(n_threads, self.threads))
         self.work.rows = rows
-        if batch_size > rows and self.work.gradient == NULL:
+        if (gathers or batch_size > rows) and self.work.gradient == NULL:
             self.gradient_memory = zeroed(room(self.net.n_parameters, self.item))
             self.work.gradient = aligned(self.gradient_memory)
         return 0
@@ -490,16 +639,18 @@ cdef class Plan:
         cdef Net* net = &self.net
         cdef Py_ssize_t inputs = room(rows * net.n_in, self.item)
         cdef Py_ssize_t outputs = room(rows * net.n_outputs, self.item)
+        cdef Py_ssize_t slopes = outputs if net.has_slopes else 0
         cdef Py_ssize_t delta = room(2 * rows * net.widest, self.item)
         cdef Py_ssize_t one_hot = room(net.widest * threads, self.item)
         cdef Py_ssize_t row_losses = room(rows, sizeof(double))
         cdef Py_ssize_t scratch = scratch_size(net, rows, self.item, True)
         self.release_workspace()
-        self.memory = zeroed(inputs + outputs + delta + one_hot + row_losses
+        self.memory = zeroed(inputs + outputs + slopes + delta + one_hot + row_losses
                              + room(scratch * threads, self.item))
         self.work.inputs = aligned(self.memory)
         self.work.outputs = <char*>self.work.inputs + inputs
-        self.work.delta = <char*>self.work.outputs + outputs
+        self.work.slopes = <char*>self.work.outputs + outputs
+        self.work.delta = <char*>self.work.slopes + slopes
         self.work.one_hot = <char*>self.work.delta + delta
         self.work.losses = <double*>(<char*>self.work.one_hot + one_hot)
         self.work.scratch = <char*>self.work.losses + row_losses
@@ -507,22 +658,29 @@ cdef class Plan:
         self.rows, self.threads = rows, threads
         return 0
 
-    cdef int describe(self, object X, object y, object order, Samples* samples) except -1:
-        """Fill `samples` from checked arrays; `order` may be None."""
+    cdef int describe(
+        self, object X, object y, object weights, object order, Samples* samples,
+    ) except -1:
+        """Fill `samples` from checked arrays; `weights` and `order` may be None."""
         samples.n = cnp.PyArray_DIM(X, 0)
         samples.X = pointer(X, self.type_number, "X")
         assert X.shape == (samples.n, self.net.n_in)
         samples.labels = samples.order = NULL
-        samples.targets = NULL
+        samples.targets = samples.weights = NULL
         if cnp.PyArray_TYPE(y) == cnp.NPY_INTP:
             samples.labels = <Py_ssize_t*>pointer(y, cnp.NPY_INTP, "y")
             assert y.shape == (samples.n,) and y.min() >= 0 and y.max() < self.net.n_out
         else:
             samples.targets = pointer(y, self.type_number, "y")
             assert y.shape == (samples.n, self.net.n_out)
+        if weights is not None:
+            samples.weights = pointer(weights, self.type_number, "weights")
+            assert weights.shape == (samples.n,)
         if order is not None:
+            assert len(np.unique(order)) == len(order) and 0 <= order.min()
+            assert order.max() < samples.n
             samples.order = <Py_ssize_t*>pointer(order, cnp.NPY_INTP, "order")
-            assert sorted(order) == list(range(samples.n))
+            samples.n = cnp.PyArray_DIM(order, 0)
         return 0
 
     def predict(self, X, out=None, n_threads=1):
@@ -608,12 +766,12 @@ cdef class Plan:
             free(memory)
         return 0
 
-    def loss_and_gradient(self, X, y, gradient=None, int n_threads=1):
+    def loss_and_gradient(self, X, y, weights=None, gradient=None, int n_threads=1):
         """The mean loss over all rows; its gradient is written to `gradient`, if given."""
         cdef Samples samples
         cdef Sweep sweep = Sweep(start=0, loss=0)
         cdef Call call
-        self.describe(X, y, None, &samples)
+        self.describe(X, y, weights, None, &samples)
         call.gradient = NULL
         if gradient is not None:
             call.gradient = pointer(gradient, self.type_number, "gradient")
@@ -622,40 +780,53 @@ cdef class Plan:
         self.run_training(&call, &samples, samples.n, n_threads)
         return sweep.loss
 
-    def epoch(self, X, y, order, Py_ssize_t batch_size, double rate, int n_threads=1):
-        """One epoch of plain gradient descent over all rows in `order` (None: as they lie).
+    def epoch(self, X, y, weights, order, Py_ssize_t batch_size, rates, int n_threads=1):
+        """One epoch of the optimizer over the rows in `order` (None: all, as they lie).
+
+        `rates` is the learning rate, or a float64 array of one for each step.
 
         Returns the mean of the batches' losses before their steps, weighted by their sizes, and
         the number of whole steps made. A loss that is not finite ends the epoch before the
         step it belongs to and is returned as it is.
         """
         cdef Samples samples
+        cdef double rate
         cdef Epoch epoch = Epoch(batch_size=batch_size, start=0, done=0, steps=0,
-                                 batch_loss=0, loss=0, rate=rate)
+                                 batch_loss=0, loss=0, rates=&rate, constant=True)
         cdef Call call
         assert batch_size > 0
-        self.describe(X, y, order, &samples)
-        call.task, call.epoch = TRAIN, &epoch
+        self.describe(X, y, weights, order, &samples)
+        if isinstance(rates, float):
+            rate = rates
+        else:
+            epoch.rates, epoch.constant = <double*>pointer(rates, cnp.NPY_FLOAT64, "rates"), False
+            assert len(rates) == -(-samples.n // batch_size)
+        call.task, call.epoch, call.rule = TRAIN, &epoch, &self.rule
         self.run_training(&call, &samples, min(batch_size, samples.n), n_threads)
         if call.status == NOT_FINITE:
             return epoch.batch_loss, epoch.steps
         return epoch.loss / samples.n, epoch.steps
+
+    cdef int refuse_while_training(self) except -1:
+        if self.training:
+            raise RuntimeError(
+                "this network is in use by another thread: it takes one call of fit, train_step, "
+                "evaluate or loss_and_gradient at a time"
+            )
+        return 0
 
     cdef int run_training(
         self, Call* call, const Samples* samples, Py_ssize_t batch, int n_threads,
     ) except -1:
         """Run a call on the network's workspace: one thread of the user's at a time."""
         cdef Py_ssize_t rows
-        if self.training:       # the GIL is held here
-            raise RuntimeError(
-                "this network is in use by another thread: it takes one call of fit, train_step, "
-                "evaluate or loss_and_gradient at a time"
-            )
-        self.training = True
+        self.refuse_while_training()
+        self.training = True        # the GIL is held here
         try:
             rows = rows_per_pass(&self.net, batch, STEP, self.item)
             n_threads = useful_threads(&self.net, samples.n, rows, STEP, n_threads)
-            self.prepare(rows, batch, n_threads)
+            self.prepare(rows, batch, n_threads,
+                         call.task == TRAIN and not is_fused(&self.rule))
             call.net, call.parameters, call.work = &self.net, self.theta, &self.work
             call.single = self.type_number == cnp.NPY_FLOAT32
             call.samples = samples

@@ -1,11 +1,289 @@
-"""Updates of the flat parameter vector from the flat gradient: one pass over memory each."""
+"""Update rules: from a gradient to new parameters, in one pass over them and their state.
+
+Each rule is one loop over elements, and may be given any stretch of the parameters: a whole flat
+vector, or the rows of a weight whose gradient has just been taken. What depends on the number of
+the step alone is worked out once for each step, in `begin_step`. The formulas and their sources are
+in docs/optimizers.md.
+"""
+from libc.math cimport INFINITY, fabs, fabsf, pow, sqrt, sqrtf
+
 from .records cimport real
 
 
-cdef inline void sgd(
-    real* parameters, const real* gradient, Py_ssize_t n, real rate,
+cdef enum Optimizer:
+    SGD
+    ADAGRAD
+    RMSPROP
+    ADADELTA
+    ADAM
+    NADAM
+    ADAMAX
+    LION
+
+
+cdef struct Rule:
+    int kind
+    # as the user set them
+    double momentum, dampening, rho, beta1, beta2, epsilon
+    double weight_decay, rate_decay, momentum_decay
+    bint nesterov, centered, amsgrad, decoupled
+    double clip_value           # infinity where nothing is clipped
+    double clip_norm
+    # the state, from step to step
+    long long steps             # made so far
+    double product              # of NADAM's momenta so far
+    void* state                 # `stride` elements for each of its vectors
+    Py_ssize_t stride
+    # of the step under way
+    double rate
+    double factor               # on every gradient, for its norm
+    double shrink               # on every parameter, for decoupled decay
+    double decay                # of the parameters, added to their gradient
+    double fresh                # SGD: on the gradient that joins the momentum
+    double first, second        # ADAM and its kin: on the momentum, and within the root
+    double direct               # NADAM: on the gradient itself, and
+    double product_after        # what `product` will be
+
+
+cdef inline bint is_plain(const Rule* rule) noexcept nogil:
+    """Whether a step is theta := a theta - b g, which a product makes of its own."""
+    return (rule.kind == SGD and rule.momentum == 0
+            and rule.clip_value == INFINITY and rule.clip_norm == INFINITY)
+
+
+cdef inline void begin_step(Rule* rule, double rate) noexcept nogil:
+    """Work out what the next step needs, at this learning rate; the state stays as it is."""
+    cdef double t = <double>(rule.steps + 1), here, after
+    rule.rate, rule.factor, rule.shrink, rule.decay = rate, 1, 1, rule.weight_decay
+    if rule.decoupled:
+        rule.shrink, rule.decay = 1 - rate * rule.weight_decay, 0
+    if rule.kind == SGD:
+        rule.fresh = 1 if rule.steps == 0 else 1 - rule.dampening
+    elif rule.kind == ADAGRAD:
+        rule.rate = rate / (1 + (t - 1) * rule.rate_decay)
+    elif rule.kind == ADAM:
+        rule.first = rate / (1 - pow(rule.beta1, t))
+        rule.second = 1 / sqrt(1 - pow(rule.beta2, t))
+    elif rule.kind == NADAM:
+        here = rule.beta1 * (1 - 0.5 * pow(0.96, t * rule.momentum_decay))
+        after = rule.beta1 * (1 - 0.5 * pow(0.96, (t + 1) * rule.momentum_decay))
+        rule.product_after = here if rule.steps == 0 else rule.product * here
+        rule.direct = rate * (1 - here) / (1 - rule.product_after)
+        rule.first = rate * after / (1 - rule.product_after * after)
+        rule.second = 1 / sqrt(1 - pow(rule.beta2, t))
+    elif rule.kind == ADAMAX:
+        rule.first = rate / (1 - pow(rule.beta1, t))
+
+
+cdef inline void clip_to_norm(Rule* rule, double norm) noexcept nogil:
+    """Shorten the gradient of the step under way, of this norm, to `clip_norm` if it is longer."""
+    if norm > rule.clip_norm:
+        rule.factor = rule.clip_norm / norm
+
+
+cdef inline void end_step(Rule* rule) noexcept nogil:
+    """All parameters have made the step."""
+    rule.steps += 1
+    rule.product = rule.product_after
+
+
+cdef inline real root(real x) noexcept nogil:
+    if real is float:
+        return sqrtf(x)
+    else:
+        return sqrt(x)
+
+
+cdef inline real magnitude(real x) noexcept nogil:
+    if real is float:
+        return fabsf(x)
+    else:
+        return fabs(x)
+
+
+cdef inline real sign(real x) noexcept nogil:
+    return <real>(x > 0) - <real>(x < 0)
+
+
+cdef inline real treated(real g, real theta, real factor, real limit, real decay) noexcept nogil:
+    """The gradient as a rule takes it: scaled, clipped, and with the decay of its parameter."""
+    g = g * factor
+    g = limit if g > limit else g
+    g = -limit if g < -limit else g
+    return g + decay * theta
+
+
+cdef inline void apply_sgd(
+    const Rule* rule, real* theta, const real* g, real* b, Py_ssize_t n,
 ) noexcept nogil:
-    """theta -= rate g (plain gradient descent)."""
+    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay, rate = rule.rate
+    cdef real momentum = rule.momentum, fresh = rule.fresh, ahead = 0, d
+    cdef Py_ssize_t i
+    if rule.momentum == 0:
+        for i in range(n):
+            theta[i] -= rate * treated(g[i], theta[i], factor, limit, decay)
+        return
+    # with Nesterov's momentum theta -= rate (d + momentum b), otherwise theta -= rate b
+    cdef real here = 1
+    if rule.nesterov:
+        ahead, here = 1, momentum
+    for i in range(n):
+        d = treated(g[i], theta[i], factor, limit, decay)
+        b[i] = momentum * b[i] + fresh * d
+        theta[i] -= rate * (ahead * d + here * b[i])
+
+
+cdef inline void apply_adagrad(
+    const Rule* rule, real* theta, const real* g, real* s, Py_ssize_t n,
+) noexcept nogil:
+    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay, rate = rule.rate
+    cdef real epsilon = rule.epsilon, d
     cdef Py_ssize_t i
     for i in range(n):
-        parameters[i] -= rate * gradient[i]
+        d = treated(g[i], theta[i], factor, limit, decay)
+        s[i] += d * d
+        theta[i] -= rate * d / (root(s[i]) + epsilon)
+
+
+cdef inline void apply_rmsprop(
+    const Rule* rule, real* theta, const real* g, real* v, real* mean, real* b, Py_ssize_t n,
+) noexcept nogil:
+    """`mean` is NULL unless centred, and b without momentum."""
+    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay, rate = rule.rate
+    cdef real rho = rule.rho, other = 1 - rule.rho, epsilon = rule.epsilon
+    cdef real momentum = rule.momentum, d, variance
+    cdef Py_ssize_t i
+    for i in range(n):
+        d = treated(g[i], theta[i], factor, limit, decay)
+        v[i] = rho * v[i] + other * d * d
+        variance = v[i]
+        if mean != NULL:
+            mean[i] = rho * mean[i] + other * d
+            # rounding may take it below zero
+            variance -= mean[i] * mean[i]
+            variance = 0 if variance < 0 else variance
+        d /= root(variance) + epsilon
+        if b != NULL:
+            b[i] = momentum * b[i] + d
+            d = b[i]
+        theta[i] -= rate * d
+
+
+cdef inline void apply_adadelta(
+    const Rule* rule, real* theta, const real* g, real* v, real* u, Py_ssize_t n,
+) noexcept nogil:
+    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay, rate = rule.rate
+    cdef real rho = rule.rho, other = 1 - rule.rho, epsilon = rule.epsilon, d
+    cdef Py_ssize_t i
+    for i in range(n):
+        d = treated(g[i], theta[i], factor, limit, decay)
+        v[i] = rho * v[i] + other * d * d
+        d *= root(u[i] + epsilon) / root(v[i] + epsilon)
+        u[i] = rho * u[i] + other * d * d
+        theta[i] -= rate * d
+
+
+cdef inline void apply_adam(
+    const Rule* rule, real* theta, const real* g, real* m, real* v, real* most, Py_ssize_t n,
+) noexcept nogil:
+    """`most` is NULL unless it is AMSGrad."""
+    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay
+    cdef real beta1 = rule.beta1, beta2 = rule.beta2
+    cdef real other1 = 1 - rule.beta1, other2 = 1 - rule.beta2
+    cdef real first = rule.first, second = rule.second, shrink = rule.shrink
+    cdef real epsilon = rule.epsilon, d, variance
+    cdef Py_ssize_t i
+    for i in range(n):
+        d = treated(g[i], theta[i], factor, limit, decay)
+        m[i] = beta1 * m[i] + other1 * d
+        v[i] = beta2 * v[i] + other2 * d * d
+        variance = v[i]
+        if most != NULL:
+            variance = most[i] if most[i] > variance else variance
+            most[i] = variance
+        theta[i] = shrink * theta[i] - first * m[i] / (root(variance) * second + epsilon)
+
+
+cdef inline void apply_nadam(
+    const Rule* rule, real* theta, const real* g, real* m, real* v, Py_ssize_t n,
+) noexcept nogil:
+    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay
+    cdef real beta1 = rule.beta1, beta2 = rule.beta2
+    cdef real other1 = 1 - rule.beta1, other2 = 1 - rule.beta2
+    cdef real direct = rule.direct, first = rule.first, second = rule.second
+    cdef real epsilon = rule.epsilon, d
+    cdef Py_ssize_t i
+    for i in range(n):
+        d = treated(g[i], theta[i], factor, limit, decay)
+        m[i] = beta1 * m[i] + other1 * d
+        v[i] = beta2 * v[i] + other2 * d * d
+        theta[i] -= (direct * d + first * m[i]) / (root(v[i]) * second + epsilon)
+
+
+cdef inline void apply_adamax(
+    const Rule* rule, real* theta, const real* g, real* m, real* u, Py_ssize_t n,
+) noexcept nogil:
+    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay
+    cdef real beta1 = rule.beta1, beta2 = rule.beta2, other1 = 1 - rule.beta1
+    cdef real first = rule.first, epsilon = rule.epsilon, d, size
+    cdef Py_ssize_t i
+    for i in range(n):
+        d = treated(g[i], theta[i], factor, limit, decay)
+        m[i] = beta1 * m[i] + other1 * d
+        size = magnitude(d) + epsilon
+        u[i] = beta2 * u[i] if beta2 * u[i] > size else size
+        theta[i] -= first * m[i] / u[i]
+
+
+cdef inline void apply_lion(
+    const Rule* rule, real* theta, const real* g, real* m, Py_ssize_t n,
+) noexcept nogil:
+    cdef real factor = rule.factor, limit = rule.clip_value
+    cdef real beta1 = rule.beta1, beta2 = rule.beta2
+    cdef real other1 = 1 - rule.beta1, other2 = 1 - rule.beta2
+    cdef real rate = rule.rate, shrink = rule.shrink, d
+    cdef Py_ssize_t i
+    for i in range(n):
+        d = treated(g[i], 0, factor, limit, 0)
+        theta[i] = shrink * theta[i] - rate * sign(beta1 * m[i] + other1 * d)
+        m[i] = beta2 * m[i] + other2 * d
+
+
+cdef inline void apply(
+    const Rule* rule, real* parameters, const real* gradient, Py_ssize_t at, Py_ssize_t n,
+) noexcept nogil:
+    """Update parameters at .. at + n by their gradient, n elements."""
+    cdef real* theta = parameters + at
+    cdef real* first = <real*>rule.state + at
+    cdef real* second = first + rule.stride
+    cdef real* third = second + rule.stride
+    if rule.kind == SGD:
+        apply_sgd(rule, theta, gradient, first, n)
+    elif rule.kind == ADAGRAD:
+        apply_adagrad(rule, theta, gradient, first, n)
+    elif rule.kind == RMSPROP:
+        if not rule.centered:
+            second, third = NULL, second
+        apply_rmsprop(rule, theta, gradient, first, second,
+                      third if rule.momentum != 0 else NULL, n)
+    elif rule.kind == ADADELTA:
+        apply_adadelta(rule, theta, gradient, first, second, n)
+    elif rule.kind == ADAM:
+        apply_adam(rule, theta, gradient, first, second, third if rule.amsgrad else NULL, n)
+    elif rule.kind == NADAM:
+        apply_nadam(rule, theta, gradient, first, second, n)
+    elif rule.kind == ADAMAX:
+        apply_adamax(rule, theta, gradient, first, second, n)
+    else:
+        apply_lion(rule, theta, gradient, first, n)
+
+
+cdef inline int state_vectors(const Rule* rule) noexcept nogil:
+    """How many vectors, as long as the parameters, a rule keeps."""
+    if rule.kind == SGD:
+        return rule.momentum != 0
+    if rule.kind == ADAGRAD or rule.kind == LION:
+        return 1
+    if rule.kind == RMSPROP:
+        return 1 + rule.centered + (rule.momentum != 0)
+    return 2 + (rule.kind == ADAM and rule.amsgrad)

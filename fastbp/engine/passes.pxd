@@ -6,9 +6,9 @@ worth sharing is left to the first member.
 from libc.math cimport isfinite
 from libc.string cimport memcpy
 
-from .activations cimport IDENTITY, exponentials, multiply_by_derivative
-from .losses cimport CROSS_ENTROPY, row_loss
-from .products cimport Outer, backward, backward_scratch, forward, forward_scratch, round_up
+from .activations cimport IDENTITY, exponentials, multiply_by_derivative, needs_slopes
+from .losses cimport row_loss, takes_exponentials
+from .products cimport Goal, Outer, backward, backward_scratch, forward, forward_scratch, round_up
 from .records cimport Layer, Net, Samples, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport panel_width
@@ -19,6 +19,7 @@ cdef struct Workspace:
     Py_ssize_t rows         # how many rows one pass takes
     void* inputs            # rows x n_in: a batch gathered in the order of the permutation
     void* outputs           # rows x n_out of each layer, one layer after the other
+    void* slopes            # as outputs: f'(Z) of the layers that write it down; or NULL
     void* delta             # two of rows x widest: the gradient by the Z of two neighbours
     void* scratch           # what the products lay out for themselves, for each member
     Py_ssize_t scratch_size     # elements of one member's scratch
@@ -26,6 +27,7 @@ cdef struct Workspace:
     double* losses          # rows: the loss of each row of a pass
     void* gradient          # n_parameters; NULL until a batch is larger than `rows`
     Outer late              # the first layer's update, where it waits for the next step
+    double norm             # of the gradient, and
     bint pause              # what the first member decided, for all members
 
 
@@ -45,6 +47,15 @@ cdef inline real* own_scratch(
     const real* parameters, const Workspace* work, const Member* member,
 ) noexcept nogil:
     return <real*>work.scratch + member.part * work.scratch_size
+
+
+cdef inline real* slopes_of(
+    const Layer* layer, const real* parameters, const Workspace* work,
+) noexcept nogil:
+    """Where a layer writes f'(Z) down, or NULL."""
+    if not needs_slopes(layer.activation):
+        return NULL
+    return <real*>work.slopes + layer.output * work.rows
 
 
 cdef inline Outer* late_update(
@@ -94,7 +105,7 @@ cdef inline void forward_pass(
         forward(layer,
                 IDENTITY if net.from_logits and at == net.depth - 1 else layer.activation,
                 parameters, late_update(net, at, work), inputs, n, outputs,
-                own_scratch(parameters, work, member), member)
+                slopes_of(layer, parameters, work), own_scratch(parameters, work, member), member)
         inputs = outputs
 
 
@@ -103,7 +114,7 @@ cdef inline void row_losses(
     Py_ssize_t start, Py_ssize_t first, Py_ssize_t stop, double scale, Workspace* work,
     real* one_hot,
 ) noexcept nogil:
-    """The losses of rows first .. stop of a pass, whose outputs are in the workspace.
+    """The weighted losses of rows first .. stop of a pass, whose outputs are in the workspace.
 
     delta becomes `scale` times their gradient by what the last layer put out.
     """
@@ -111,8 +122,10 @@ cdef inline void row_losses(
     cdef const real* outputs = <real*>work.outputs + last.output * work.rows
     cdef real* delta = <real*>work.delta
     cdef const real* target
+    cdef const real* weights = <const real*>samples.weights
     cdef Py_ssize_t n_out = net.n_out, i, j, sample
-    if net.loss == CROSS_ENTROPY and net.from_logits:
+    cdef real weight
+    if takes_exponentials(net.loss, net.from_logits):
         exponentials(outputs + first * n_out, delta + first * n_out, stop - first, n_out)
     for i in range(first, stop):
         sample = start + i if samples.order == NULL else samples.order[start + i]
@@ -121,10 +134,15 @@ cdef inline void row_losses(
         else:
             one_hot[samples.labels[sample]] = 1
             target = one_hot
-        work.losses[i] = row_loss(net.loss, net.from_logits, outputs + i * n_out, target,
-                                  delta + i * n_out, n_out)
+        work.losses[i] = row_loss(net.loss, net.loss_parameter, net.levels, net.from_logits,
+                                  outputs + i * n_out, target, delta + i * n_out, n_out)
         if samples.labels != NULL:
             one_hot[samples.labels[sample]] = 0
+        if weights != NULL:
+            weight = weights[sample]
+            work.losses[i] *= weight
+            for j in range(i * n_out, (i + 1) * n_out):
+                delta[j] *= weight
     for j in range(first * n_out, stop * n_out):
         delta[j] *= <real>scale
 
@@ -147,51 +165,57 @@ cdef inline double loss_pass(
 
 cdef inline void backward_pass(
     const Net* net, const real* parameters, const real* X, Py_ssize_t n,
-    real alpha, real beta, real* target, Workspace* work, const Member* member,
+    const Goal* goal, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """target := alpha dL/dparameters + beta target, from the delta of the loss pass.
+    """The gradient by all parameters to where it shall go, from the delta of the loss pass.
 
-    The target may be the parameters themselves; then the update of the first layer may wait in
-    `work.late`, which goes on with X and the delta of this pass.
+    Where plain gradient descent updates the parameters themselves, the first layer's update may
+    wait in `work.late`, which goes on with X and the delta of this pass.
     """
     cdef real* delta = <real*>work.delta
     cdef real* delta_below = delta + work.rows * net.widest
     cdef real* scratch = own_scratch(parameters, work, member)
+    cdef bint plain = goal.vector == parameters and goal.rule == NULL and goal.beta == 1
     cdef const real* inputs
     cdef const Layer* layer = &net.layers[net.depth - 1]
+    cdef const Layer* below
+    cdef const Goal* own_goal
     cdef Py_ssize_t at
     if not net.from_logits:
         if is_first(member):
-            multiply_by_derivative(layer.activation,
+            multiply_by_derivative(layer.activation, <real>layer.alpha,
                                    <real*>work.outputs + layer.output * work.rows,
-                                   delta, n, layer.n_out)
+                                   slopes_of(layer, parameters, work), delta, n, layer.n_out)
         barrier(member)
-    for at in range(net.depth - 1, -1, -1):
+    for at in range(net.depth - 1, net.lowest - 1, -1):
         layer = &net.layers[at]
-        if at > 0:
-            inputs = <real*>work.outputs + net.layers[at - 1].output * work.rows
-            backward(layer, net.layers[at - 1].activation, parameters, inputs, delta, n,
-                     delta_below, alpha, beta, target, NULL, scratch, member)
-        else:
-            backward(layer, IDENTITY, parameters, X, delta, n, <real*>NULL, alpha, beta, target,
-                     late_update(net, at, work) if target == parameters else NULL,
-                     scratch, member)
+        own_goal = goal
+        if layer.frozen:
+            own_goal = NULL
+        if at == 0:
+            backward(layer, NULL, parameters, X, NULL, delta, n, <real*>NULL, own_goal,
+                     late_update(net, at, work) if plain else NULL, scratch, member)
+            return
+        below = &net.layers[at - 1]
+        inputs = <real*>work.outputs + below.output * work.rows
+        backward(layer, below, parameters, inputs, slopes_of(below, parameters, work), delta, n,
+                 delta_below if at > net.lowest else <real*>NULL, own_goal, NULL, scratch, member)
         delta, delta_below = delta_below, delta
 
 
 cdef inline double gradient_pass(
     const Net* net, const real* parameters, const Samples* samples,
     Py_ssize_t start, Py_ssize_t n, double scale,
-    real alpha, real beta, real* target, Workspace* work, const Member* member,
+    const Goal* goal, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """One whole pass: the scaled loss, and target := alpha gradient + beta target.
+    """One whole pass: the scaled loss, and its gradient to where it shall go.
 
-    A loss that is not finite leaves the target as it was.
+    A loss that is not finite leaves everything as it was.
     """
     cdef const real* X = gather(net, parameters, samples, start, n, work, member)
     cdef double loss
     forward_pass(net, parameters, X, n, work, member)
     loss = loss_pass(net, parameters, samples, start, n, scale, work, member)
     if isfinite(loss):
-        backward_pass(net, parameters, X, n, alpha, beta, target, work, member)
+        backward_pass(net, parameters, X, n, goal, work, member)
     return loss

@@ -11,7 +11,9 @@ Paths, by size:
   into the second cache. A larger W passes by in blocks that do, for many rows laid out in panels.
 
 Backward, both products take W in blocks of one panel's rows, so that a block crosses the caches
-once for its input gradient, its gradient and its update.
+once for its input gradient, its gradient and its update. Plain gradient descent updates W as the
+sums of a tile leave the registers; any other rule has the gradient of a few rows left in the first
+cache, and updates those before the next ones are taken.
 
 The members of a team share one product: rows of A forward, or columns where W is large, and
 blocks of W's rows backward. Each element is summed by one member, in the same order for any
@@ -22,12 +24,15 @@ vector; see `Workspace`.
 """
 from libc.string cimport memcpy, memset
 
-from .activations cimport IDENTITY, RELU, SOFTMAX, activate, multiply_by_derivative
+from .activations cimport (
+    IDENTITY, RELU, activate, mixes_outputs, multiply_by_derivative,
+)
 from .blas cimport gemm
 from .crossovers cimport (
     DELTA_PANELS, DELTA_WIDTH, DOT_ROWS, LAID_OUT_WIDTH, LARGE_DELTA, LARGE_WEIGHT, MANY_ROWS,
     WHOLE_WEIGHT,
 )
+from .optimizers cimport Rule, apply
 from .records cimport Layer, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport (
@@ -75,15 +80,48 @@ cdef inline Py_ssize_t panels_at_once(const Layer* layer, Py_ssize_t n, size_t i
     return 1
 
 
+cdef struct Goal:
+    # what becomes of a gradient: vector := alpha gradient + beta vector, or with a rule, which
+    # takes alpha = 1 and beta = 0, the vector is updated by it; the vector is like the parameters
+    void* vector
+    double alpha
+    double beta
+    const Rule* rule        # or NULL
+
+
+cdef inline Py_ssize_t ruled_rows(const Layer* layer, size_t item) noexcept nogil:
+    """How many rows of W have their gradient taken before a rule updates them."""
+    cdef Py_ssize_t rows = UPDATED_BYTES // (layer.n_out * <Py_ssize_t>item)
+    return max(<Py_ssize_t>TILE_ROWS, min(rows // TILE_ROWS * TILE_ROWS, panel_width(item)))
+
+
+cdef inline Py_ssize_t rows_together(
+    const Layer* layer, Py_ssize_t n, size_t item, bint ruled,
+) noexcept nogil:
+    """For how many rows of W the panels of D pass by at a time."""
+    cdef Py_ssize_t panels = panels_at_once(layer, n, item)
+    if panels > 1:
+        return panels * panel_width(item)
+    return ruled_rows(layer, item) if ruled else TILE_ROWS
+
+
+cdef inline Py_ssize_t block_size(const Layer* layer, Py_ssize_t n, size_t item) noexcept nogil:
+    """Elements of the gradient that a rule takes at a time; all of them where W is a column."""
+    cdef Py_ssize_t rows = layer.n_in if layer.n_out == 1 else rows_together(layer, n, item, True)
+    return round_up(rows * layer.n_out, panel_width(item))
+
+
 cdef inline Py_ssize_t backward_scratch(
     const Layer* layer, Py_ssize_t n, size_t item,
 ) noexcept nogil:
     """How many elements `backward` wants, with n rows or less.
 
-    All panels of D, some of D^T and some of W^T or one of the result, and blocks of X.
+    A block of the gradient, all panels of D, some of D^T and some of W^T or one of the result, and
+    blocks of X.
     """
     cdef Py_ssize_t panel = panel_width(item), panels = panels_at_once(layer, n, item)
-    return (round_up(layer.n_out, panel) * (n + (DELTA_PANELS + panels) * panel)
+    return (block_size(layer, n, item)
+            + round_up(layer.n_out, panel) * (n + (DELTA_PANELS + panels) * panel)
             + n * round_up(panels * panel, TILE_ROWS))
 
 
@@ -231,9 +269,9 @@ cdef inline void forward_in_blocks(
 
 cdef inline void forward_part(
     const Layer* layer, int activation, const real* parameters, Outer* late,
-    const real* X, Py_ssize_t n, real* A, real* scratch, const Member* member,
+    const real* X, Py_ssize_t n, real* A, real* slopes, real* scratch, const Member* member,
 ) noexcept nogil:
-    """This member's part of `forward`, for every activation but softmax."""
+    """This member's part of `forward`, for every activation that does not mix outputs."""
     cdef Py_ssize_t panel = panel_width(sizeof(real)), n_in = layer.n_in, n_out = layer.n_out
     cdef const real* W = parameters + layer.weight
     cdef const real* bias = parameters + layer.bias
@@ -244,14 +282,22 @@ cdef inline void forward_part(
     if HAS_TILES and n > 1 and n_out > 1 and weight_bytes(layer, sizeof(real)) > WHOLE_WEIGHT:
         first, stop = share(member, 0, n_out, panel), share(member, 1, n_out, panel)
         forward_in_blocks(layer, W, bias, cut, X, n, A, scratch, first, stop)
-        if not cut and activation != IDENTITY:
-            for i in range(n):
-                activate(activation, A + i * n_out + first, 1, stop - first)
+        if cut or activation == IDENTITY:
+            return
+        rows = n
+        if stop - first == n_out:
+            rows = 1
+            stop = n * n_out
+        for i in range(rows):
+            activate(activation, <real>layer.alpha, A + i * n_out + first,
+                     NULL if slopes == NULL else slopes + i * n_out + first, 1, stop - first)
         return
     if rows == 0:
         return
     X += first * n_in
     A += first * n_out
+    if slopes != NULL:
+        slopes += first * n_out
     if n_out == 1:
         rows_dot(rows, NULL, n_in, X, W, A)
         for i in range(rows):
@@ -275,24 +321,25 @@ cdef inline void forward_part(
         for i in range(rows):
             memcpy(A + i * n_out, bias, n_out * sizeof(real))
         gemm[real](False, False, rows, n_out, n_in, 1, X, W, 1, A)
-    activate(activation, A, rows, n_out)
+    activate(activation, <real>layer.alpha, A, slopes, rows, n_out)
 
 
 cdef inline void forward(
     const Layer* layer, int activation, const real* parameters, Outer* late,
-    const real* X, Py_ssize_t n, real* A, real* scratch, const Member* member,
+    const real* X, Py_ssize_t n, real* A, real* slopes, real* scratch, const Member* member,
 ) noexcept nogil:
     """A := f(X W + b), for X n x n_in and A n x n_out, after an update of W that may wait.
 
+    f' goes to `slopes`, laid out as A, where A does not determine it; NULL if it is not wanted.
     `late` is NULL except for one row through a layer of several outputs that one thread trains.
     """
-    if activation != SOFTMAX:
-        forward_part(layer, activation, parameters, late, X, n, A, scratch, member)
+    if not mixes_outputs(activation):
+        forward_part(layer, activation, parameters, late, X, n, A, slopes, scratch, member)
     else:
-        forward_part(layer, IDENTITY, parameters, late, X, n, A, scratch, member)
+        forward_part(layer, IDENTITY, parameters, late, X, n, A, NULL, scratch, member)
         barrier(member)
         if is_first(member):
-            activate(SOFTMAX, A, n, layer.n_out)
+            activate(activation, <real>layer.alpha, A, NULL, n, layer.n_out)
     barrier(member)
 
 
@@ -325,14 +372,22 @@ cdef inline void add_rows(
 
 cdef inline void backward_one_row(
     const Layer* layer, int activation, const real* W, const real* x, const real* d, real* d_in,
-    real alpha, real beta, real* gradient,
+    const Goal* goal, real* block,
 ) noexcept nogil:
-    """Both products of one row. Rows of W with a zero input are left out where that is exact."""
+    """Both products of one row; the gradient of W only with a goal.
+
+    Rows of W with a zero input are left out where that is exact.
+    """
     cdef int[BLOCK + 16] active
-    cdef Py_ssize_t i = 0, rows, n_out = layer.n_out
+    cdef Py_ssize_t i = 0, rows, n_out = layer.n_out, most = BLOCK
+    cdef real* gradient = NULL
     cdef int count
+    if goal != NULL:
+        gradient = <real*>goal.vector + layer.weight
+        if goal.rule != NULL:
+            most = min(most, ruled_rows(layer, sizeof(real)))
     while i < layer.n_in:
-        rows = min(<Py_ssize_t>BLOCK, layer.n_in - i)
+        rows = min(most, layer.n_in - i)
         count = list_nonzero(x + i, rows, active)
         if d_in != NULL and activation == RELU:
             # a closed relu has input zero, and lets no gradient through
@@ -340,23 +395,44 @@ cdef inline void backward_one_row(
             rows_dot(count, active, n_out, W + i * n_out, d, d_in + i)
         elif d_in != NULL:
             rows_dot(rows, NULL, n_out, W + i * n_out, d, d_in + i)
-        if beta == 1:
-            add_outer(count, active, n_out, alpha, x + i, d, beta, gradient + i * n_out)
+        if goal == NULL:
+            pass
+        elif goal.rule != NULL:
+            add_outer(rows, NULL, n_out, <real>1, x + i, d, <real>0, block)
+            apply(goal.rule, <real*>goal.vector, block, layer.weight + i * n_out, rows * n_out)
+        elif goal.beta == 1:
+            add_outer(count, active, n_out, <real>goal.alpha, x + i, d, <real>1,
+                      gradient + i * n_out)
         else:
-            add_outer(rows, NULL, n_out, alpha, x + i, d, beta, gradient + i * n_out)
-        i += BLOCK
+            add_outer(rows, NULL, n_out, <real>goal.alpha, x + i, d, <real>goal.beta,
+                      gradient + i * n_out)
+        i += most
 
 
-cdef inline void backward_one_column(
-    const Layer* layer, int activation, const real* W, const real* X, const real* D, Py_ssize_t n,
-    real* D_in, real alpha, real beta, real* gradient,
+cdef inline void backward_column_or_row(
+    const Layer* layer, const real* A, const real* x, Py_ssize_t n, const Goal* goal, real* block,
 ) noexcept nogil:
-    """Both products of a layer with one output: D_in is an outer product."""
+    """The gradient x A, n products added up, of a W that is one column or one row."""
+    cdef Py_ssize_t size = layer.n_in * layer.n_out
+    cdef real* gradient = <real*>goal.vector + layer.weight
+    if goal.rule != NULL:
+        gradient = block
+    scale(<real>goal.beta, gradient, size)
+    combine_rows(n, size, x, A, <real>goal.alpha, gradient)
+    if goal.rule != NULL:
+        apply(goal.rule, <real*>goal.vector, gradient, layer.weight, size)
+
+
+cdef inline void input_gradient_of_column(
+    const Layer* layer, int activation, const real* W, const real* X, const real* D, Py_ssize_t n,
+    real* D_in,
+) noexcept nogil:
+    """D_in of a layer with one output: an outer product."""
     cdef Py_ssize_t n_in = layer.n_in, panel = panel_width(sizeof(real)), i, j = 0
     cdef tile_end end
     end.kind = TILE_GATED if activation == RELU else TILE_PLAIN
     end.bias = NULL
-    while D_in != NULL and j < n_in:
+    while j < n_in:
         i = 0
         while i < n:
             end.gate = X + i * n_in + j
@@ -364,8 +440,6 @@ cdef inline void backward_one_column(
                  D_in + i * n_in + j, n_in, min(panel, n_in - j), &end)
             i += TILE_ROWS
         j += panel
-    scale(beta, gradient, n_in)
-    combine_rows(n, n_in, D, X, alpha, gradient)
 
 
 cdef enum Way:
@@ -424,25 +498,34 @@ cdef inline void input_gradient_rows(
 
 
 cdef inline void weight_gradient_rows(
-    Py_ssize_t together, Py_ssize_t rows, Py_ssize_t n_out,
-    const real* X, Py_ssize_t n_in, const real* D_panels,
-    Py_ssize_t n, real* X_blocks, real* gradient, const tile_end* update,
+    const Layer* layer, Py_ssize_t start, Py_ssize_t rows, const real* X, const real* D_panels,
+    Py_ssize_t n, const Goal* goal, real* X_blocks, real* block,
 ) noexcept nogil:
-    """`rows` rows of W' := update(X^T D).
+    """Rows start .. start + rows of the gradient X^T D, to where it shall go.
 
     Where it pays, columns of X are laid out in blocks of a tile's rows. The panels of D pass by
-    for `together` rows of W' at a time.
+    for a few rows of W at a time, and a rule takes the gradient of these from `block`.
     """
+    cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out
     cdef Py_ssize_t panel = panel_width(sizeof(real)), first = 0, last, r, j, height, step = n_in
-    cdef bint fetched = n_in * n_out * <Py_ssize_t>sizeof(real) > LARGE_WEIGHT
+    cdef Py_ssize_t at = layer.weight + start * n_out
+    cdef bint ruled = goal.rule != NULL
+    cdef Py_ssize_t together = rows_together(layer, n, sizeof(real), ruled)
+    cdef bint fetched = not ruled and weight_bytes(layer, sizeof(real)) > LARGE_WEIGHT
     cdef const real* columns
+    cdef real* gradient
+    cdef tile_end update
+    update.kind, update.alpha, update.beta = TILE_UPDATE, goal.alpha, goal.beta
+    update.bias = NULL
+    X += start
     while first < rows:
         last = min(rows, first + together)
+        gradient = block if ruled else <real*>goal.vector + at + first * n_out
         j = 0
         while j < n_out:
             r = first
             while r < last:
-                height = min(<Py_ssize_t>TILE_ROWS, rows - r)
+                height = min(<Py_ssize_t>TILE_ROWS, last - r)
                 columns = X + r
                 if n_out >= LAID_OUT_WIDTH:
                     columns, step = X_blocks + (r - first) * n, TILE_ROWS
@@ -450,18 +533,19 @@ cdef inline void weight_gradient_rows(
                         copy_columns(X + r, n_in, n, height, X_blocks + (r - first) * n,
                                      <Py_ssize_t>TILE_ROWS)
                 if fetched:
-                    fetch(height, gradient + r * n_out + j, n_out)
+                    fetch(height, gradient + (r - first) * n_out + j, n_out)
                 tile(height, n, columns, 1, step, D_panels + j * n, panel,
-                     gradient + r * n_out + j, n_out, min(panel, n_out - j), update)
+                     gradient + (r - first) * n_out + j, n_out, min(panel, n_out - j), &update)
                 r += TILE_ROWS
             j += panel
+        if ruled:
+            apply(goal.rule, <real*>goal.vector, block, at + first * n_out, (last - first) * n_out)
         first = last
 
 
 cdef inline bint backward_tiles(
     const Layer* layer, int activation, const real* W, const real* X, const real* D, Py_ssize_t n,
-    real* D_in, real alpha, real beta, real* gradient, real* scratch,
-    Py_ssize_t first, Py_ssize_t stop,
+    real* D_in, const Goal* goal, real* scratch, Py_ssize_t first, Py_ssize_t stop,
 ) noexcept nogil:
     """Both products for rows first .. stop of W, one or a few panels' rows after the other.
 
@@ -470,18 +554,16 @@ cdef inline bint backward_tiles(
     cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, panel = panel_width(sizeof(real))
     cdef Py_ssize_t panels = panels_at_once(layer, n, sizeof(real))
     cdef Py_ssize_t width = round_up(n_out, panel)
-    cdef real* D_panels = scratch
+    cdef real* D_panels = scratch + block_size(layer, n, sizeof(real))
     cdef real* D_turned = D_panels + n * width
     cdef real* turned = D_turned + DELTA_PANELS * panel * width
     cdef real* X_blocks = turned + panels * panel * width
     cdef Way way = way_down(layer, n, sizeof(real))
     cdef bint gated = activation == RELU and way == BY_WEIGHT
-    cdef Py_ssize_t together = TILE_ROWS if panels == 1 else panels * panel
     cdef Py_ssize_t i = 0, j = 0, rows
-    cdef tile_end end, update
+    cdef tile_end end
     end.kind = TILE_GATED if gated else TILE_PLAIN
-    update.kind, update.alpha, update.beta = TILE_UPDATE, alpha, beta
-    end.bias = update.bias = NULL
+    end.bias = NULL
     while j < n_out:
         copy_columns(D + j, n_out, n, min(panel, n_out - j), D_panels + j * n, panel)
         j += panel
@@ -494,61 +576,86 @@ cdef inline bint backward_tiles(
             end.gate = X + first
             input_gradient_rows(way, rows, n_out, W + first * n_out, D, n, D_turned, turned,
                                 D_in + first, n_in, &end)
-        weight_gradient_rows(together, rows, n_out, X + first, n_in, D_panels, n, X_blocks,
-                             gradient + first * n_out, &update)
+        if goal != NULL:
+            weight_gradient_rows(layer, first, rows, X, D_panels, n, goal, X_blocks, scratch)
         first += rows
     return gated
 
 
-cdef inline void backward(
-    const Layer* layer, int activation, const real* parameters,
-    const real* X, const real* D, Py_ssize_t n, real* D_in,
-    real alpha, real beta, real* target, Outer* late, real* scratch, const Member* member,
+cdef inline void bias_gradient(
+    const Layer* layer, const real* D, Py_ssize_t n, const Goal* goal, real* block,
+    const Member* member,
 ) noexcept nogil:
-    """D_in := (D W^T) * f'(X), W' := alpha X^T D + beta W' and b' := alpha sum D + beta b'.
+    """This member's columns of the gradient of b, the sum of D's rows, to where it shall go."""
+    cdef Py_ssize_t n_out = layer.n_out, panel = panel_width(sizeof(real))
+    cdef Py_ssize_t first = share(member, 0, n_out, panel)
+    cdef Py_ssize_t columns = share(member, 1, n_out, panel) - first
+    cdef real* gradient = <real*>goal.vector + layer.bias + first
+    if goal.rule != NULL:
+        gradient = block
+    scale(<real>goal.beta, gradient, columns)
+    add_rows(n, D + first, n_out, columns, <real>goal.alpha, gradient)
+    if goal.rule != NULL:
+        apply(goal.rule, <real*>goal.vector, gradient, layer.bias + first, columns)
 
-    X = f(Z) is the layer's input and f is `activation`; D_in may be NULL. W' and b' lie in the
-    flat `target`: with beta = 0 this is the gradient, and with the parameters themselves as
-    target, alpha = -rate and beta = 1 it is the whole update of plain SGD, without a gradient
-    buffer. A block of W is used for D_in before it is written. With `late`, W' stays as it is
-    and its update waits there, for as long as X and D do.
+
+cdef inline void backward(
+    const Layer* layer, const Layer* below, const real* parameters,
+    const real* X, const real* slopes, const real* D, Py_ssize_t n, real* D_in,
+    const Goal* goal, Outer* late, real* scratch, const Member* member,
+) noexcept nogil:
+    """D_in := (D W^T) * f'(Z), and the gradients X^T D of W and sum D of b to where they shall go.
+
+    X = f(Z) is the layer's input and f is the activation of the layer `below`, with f' in `slopes`
+    where X does not determine it. D_in may be NULL, and so may the goal. With beta = 0 the goal's
+    vector becomes the gradient, and with the parameters themselves as vector, alpha = -rate and
+    beta = 1 it is the whole update of plain SGD, without a gradient buffer. A block of W is used
+    for D_in before it is written. With `late`, W stays as it is and its update waits there, for as
+    long as X and D do.
     """
     cdef const real* W = parameters + layer.weight
-    cdef real* gradient = target + layer.weight
-    cdef real* bias = target + layer.bias
-    cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, i
+    cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, i, rows = n
     cdef Py_ssize_t panel = panel_width(sizeof(real))
     cdef Py_ssize_t first = 0, stop = n_in
+    cdef int activation = below.activation if D_in != NULL else IDENTITY
     cdef bint gated = activation == RELU
+    cdef const real* slope = NULL
     if HAS_TILES and n > 1 and n_in > 1 and n_out > 1:
         first, stop = share(member, 0, n_in, panel), share(member, 1, n_in, panel)
         if first < stop:
-            gated = backward_tiles(layer, activation, W, X, D, n, D_in, alpha, beta, gradient,
-                                   scratch, first, stop)
+            gated = backward_tiles(layer, activation, W, X, D, n, D_in, goal, scratch, first, stop)
     elif not is_first(member):
         stop = 0
     elif late != NULL:
-        late[0] = Outer(X, D, gradient, alpha)
+        late[0] = Outer(X, D, <real*>goal.vector + layer.weight, goal.alpha)
     elif n == 1:
-        backward_one_row(layer, activation, W, X, D, D_in, alpha, beta, gradient)
+        backward_one_row(layer, activation, W, X, D, D_in, goal, scratch)
     elif n_out == 1:
-        backward_one_column(layer, activation, W, X, D, n, D_in, alpha, beta, gradient)
+        if D_in != NULL:
+            input_gradient_of_column(layer, activation, W, X, D, n, D_in)
+        if goal != NULL:
+            backward_column_or_row(layer, X, D, n, goal, scratch)
     elif n_in == 1:
         gated = False
         if D_in != NULL:
             rows_dot(n, NULL, n_out, D, W, D_in)
-        scale(beta, gradient, n_out)
-        combine_rows(n, n_out, X, D, alpha, gradient)
+        if goal != NULL:
+            backward_column_or_row(layer, D, X, n, goal, scratch)
     else:
         gated = False
         if D_in != NULL:
             gemm[real](False, True, n, n_in, n_out, 1, D, W, 0, D_in)
-        gemm[real](True, False, n_in, n_out, n, alpha, X, D, beta, gradient)
-    if D_in != NULL and not gated and activation != IDENTITY and first < stop:
-        for i in range(n):
-            multiply_by_derivative(activation, X + i * n_in + first, D_in + i * n_in + first,
-                                   1, stop - first)
-    first, stop = share(member, 0, n_out, panel), share(member, 1, n_out, panel)
-    scale(beta, bias + first, stop - first)
-    add_rows(n, D + first, n_out, stop - first, alpha, bias + first)
+        if goal != NULL:
+            gemm[real](True, False, n_in, n_out, n, <real>goal.alpha, X, D, <real>goal.beta,
+                       <real*>goal.vector + layer.weight)
+    if not gated and activation != IDENTITY and first < stop:
+        if stop - first == n_in:
+            rows, stop = 1, n * n_in
+        for i in range(rows):
+            if slopes != NULL:
+                slope = slopes + i * n_in + first
+            multiply_by_derivative(activation, <real>below.alpha, X + i * n_in + first, slope,
+                                   D_in + i * n_in + first, 1, stop - first)
+    if goal != NULL:
+        bias_gradient(layer, D, n, goal, scratch, member)
     barrier(member)

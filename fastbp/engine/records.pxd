@@ -7,6 +7,8 @@ ctypedef fused real:
 
 cdef struct Layer:
     int activation
+    double alpha            # the activation's parameter
+    bint frozen             # whether training leaves its parameters alone
     Py_ssize_t n_in
     Py_ssize_t n_out
     Py_ssize_t weight       # where W (n_in x n_out, row-major) starts in the flat buffers
@@ -23,6 +25,10 @@ cdef struct Net:
     Py_ssize_t n_outputs    # room for those of all layers, per row, in whole cache lines
     Py_ssize_t widest       # for those of one layer at most
     int loss
+    double loss_parameter
+    double* levels          # n_out: the quantiles of a quantile loss
+    Py_ssize_t lowest       # the first layer that is not frozen
+    bint has_slopes         # whether an activation writes its derivative down
     bint from_logits        # the loss includes the last activation and starts from Z
 
 
@@ -31,4 +37,5 @@ cdef struct Samples:
     const void* X           # n x n_in
     const void* targets     # n x n_out, or NULL when there are labels
     const Py_ssize_t* labels
+    const void* weights     # n, or NULL where all are 1
     const Py_ssize_t* order     # the permutation to take them in; NULL: as they lie

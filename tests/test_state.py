@@ -1,0 +1,144 @@
+"""copy, state and restore: training goes on with the same bits as if nothing had happened."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fastbp import SGD, Adam, Dense, Nadam, Network, RMSProp, schedules
+
+OPTIMIZERS = [
+    SGD(0.1), SGD(0.1, 0.9, nesterov=True), Adam(0.01, amsgrad=True), Nadam(0.01),
+    RMSProp(0.01, momentum=0.5, centered=True),
+    Adam(schedules.WarmUp(schedules.Cosine(0.02, 20, restarts=True), 10)),
+    SGD(schedules.Plateau(0.1, 0.5, patience=1, window=2)),
+    SGD(lambda step: 0.1 / (1 + step)),
+]
+
+
+def network(optimizer, dtype="float32", **changes):
+    arguments = {"loss": "cross_entropy", "dtype": dtype, "seed": 3} | changes
+    return Network(4, [Dense(9, "tanh"), Dense(3, "softmax")], optimizer=optimizer, **arguments)
+
+
+def data():
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(70, 4)), rng.integers(3, size=70)
+
+
+def through_json(state):
+    """As if written to files and read again."""
+    arrays = {name: np.frombuffer(state[name].tobytes(), state[name].dtype)
+              for name in ("parameters", "optimizer")}
+    return arrays | {"json": json.loads(json.dumps(state["json"]))}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_resumed_training_has_the_bits_of_uninterrupted_training(optimizer, dtype):
+    X, y = data()
+    through, stopped = network(optimizer, dtype), network(optimizer, dtype)
+    expected = through.fit(X, y, epochs=7, batch_size=16)
+    first = stopped.fit(X, y, epochs=3, batch_size=16)
+    resumed = network(optimizer, dtype, seed=99)
+    resumed.restore(through_json(stopped.state()))
+    second = resumed.fit(X, y, epochs=4, batch_size=16)
+    np.testing.assert_array_equal(resumed.parameters, through.parameters)
+    assert first.loss + second.loss == expected.loss
+    assert first.learning_rate + second.learning_rate == expected.learning_rate
+    assert resumed.n_steps == through.n_steps
+    # and once more, by steps
+    resumed.train_step(X, y)
+    through.train_step(X, y)
+    np.testing.assert_array_equal(resumed.parameters, through.parameters)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_a_copy_goes_its_own_way(optimizer):
+    X, y = data()
+    net = network(optimizer)
+    net.fit(X, y, epochs=2)
+    before = net.parameters.copy()
+    twin = net.copy()
+    assert repr(twin) == repr(net)
+    twin.fit(X, y, epochs=2)
+    np.testing.assert_array_equal(net.parameters, before)
+    net.fit(X, y, epochs=2)
+    np.testing.assert_array_equal(net.parameters, twin.parameters)
+
+
+def test_a_state_does_not_follow_the_network():
+    X, y = data()
+    net = network(Adam(0.01))
+    state = net.state()
+    saved = {name: state[name].copy() for name in ("parameters", "optimizer")}
+    net.fit(X, y)
+    for name, array in saved.items():
+        np.testing.assert_array_equal(state[name], array)
+    net.restore(state)
+    assert net.n_steps == 0
+
+
+def test_the_rate_may_differ():
+    net = network(Adam(0.01))
+    net.restore(network(Adam(schedules.Cosine(0.5, 10))).state())
+
+
+OTHERS = [
+    (Network(5, [Dense(9, "tanh"), Dense(3, "softmax")], loss="cross_entropy", optimizer="adam"),
+     "its n_inputs is 5, this one's is 4"),
+    (Network(4, [Dense(8, "tanh"), Dense(3, "softmax")], loss="cross_entropy", optimizer="adam"),
+     "its layers is .*units=8"),
+    (Network(4, [Dense(9, "relu"), Dense(3, "softmax")], loss="cross_entropy", optimizer="adam"),
+     "its layers is .*relu"),
+    (network(Adam(), loss="squared_error"), "its loss is 'SquaredError"),
+    (network(Adam(), dtype="float64"), "its dtype is 'float64', this one's is 'float32'"),
+    (network(Nadam()), r"its optimizer is 'Nadam\("),
+    (network(Adam(beta1=0.5)), r"its optimizer is 'Adam\(.*beta1=0.5"),
+]
+
+
+@pytest.mark.parametrize(("other", "message"), OTHERS, ids=[message for _, message in OTHERS])
+def test_the_state_of_another_network(other, message):
+    net = network(Adam())
+    net.fit(*data())
+    before = net.state()
+    with pytest.raises(ValueError, match=message):
+        net.restore(other.state())
+    after = net.state()
+    np.testing.assert_array_equal(before["parameters"], after["parameters"])
+    np.testing.assert_array_equal(before["optimizer"], after["optimizer"])
+    assert before["json"] == after["json"]
+
+
+def broken(change):
+    state = network(Adam()).state()
+    change(state)
+    return state
+
+
+BROKEN = {
+    "no json": lambda state: state.pop("json"),
+    "no parameters": lambda state: state.pop("parameters"),
+    "short": lambda state: state.update(parameters=state["parameters"][:-1]),
+    "wrong dtype": lambda state: state.update(optimizer=state["optimizer"].astype("f8")),
+    "not finite": lambda state: state["parameters"].__setitem__(3, np.nan),
+    "no steps": lambda state: state["json"].pop("steps"),
+    "negative steps": lambda state: state["json"].update(steps=-1),
+    "no number": lambda state: state["json"].update(steps="many"),
+    "no random": lambda state: state["json"].update(random={"bit_generator": "PCG64"}),
+    "another generator": lambda state: state["json"]["random"].update(bit_generator="MT19937"),
+    "another plateau": lambda state: state["json"].update(plateau={"height": 3}),
+    "nothing": dict.clear,
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=list(BROKEN))
+def test_a_broken_state(change):
+    net = network(Adam())
+    net.fit(*data())
+    before = net.state()
+    with pytest.raises(ValueError, match="state"):
+        net.restore(broken(change))
+    np.testing.assert_array_equal(before["parameters"], net.parameters)
+    assert before["json"] == net.state()["json"]
