@@ -264,7 +264,8 @@ def train(
             best = min(best, loss)
             if settings.tol is not None and since_best >= PATIENCE:
                 break
-            last_good = _snapshot(plan, last_good)
+            if epoch < settings.epochs:
+                last_good = _snapshot(plan, last_good)
     finally:
         for callback in callbacks:
             callback.on_train_end(network, history)

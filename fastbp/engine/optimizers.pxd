@@ -8,6 +8,11 @@ in docs/optimizers.md.
 from libc.math cimport INFINITY, fabs, fabsf, pow, sqrt, sqrtf
 
 from .records cimport real
+from .tile cimport inverse_roots
+
+
+cdef enum:
+    STRETCH = 256               # elements whose roots are taken at a time, in the first cache
 
 
 cdef enum Optimizer:
@@ -105,30 +110,35 @@ cdef inline real sign(real x) noexcept nogil:
     return <real>(x > 0) - <real>(x < 0)
 
 
-cdef inline real treated(real g, real theta, real factor, real limit, real decay) noexcept nogil:
-    """The gradient as a rule takes it: scaled, clipped, and with the decay of its parameter."""
-    g = g * factor
-    g = limit if g > limit else g
-    g = -limit if g < -limit else g
-    return g + decay * theta
+cdef inline void treat(
+    const Rule* rule, const real* theta, const real* g, Py_ssize_t n, real* d,
+) noexcept nogil:
+    """d := the gradient as a rule takes it: scaled, clipped, and with the decay of theta."""
+    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay
+    cdef Py_ssize_t i
+    for i in range(n):
+        d[i] = g[i] * factor
+        d[i] = limit if d[i] > limit else d[i]
+        d[i] = -limit if d[i] < -limit else d[i]
+        d[i] += decay * theta[i]
 
 
 cdef inline void apply_sgd(
     const Rule* rule, real* theta, const real* g, real* b, Py_ssize_t n,
 ) noexcept nogil:
-    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay, rate = rule.rate
+    cdef real rate = rule.rate
     cdef real momentum = rule.momentum, fresh = rule.fresh, ahead = 0, d
     cdef Py_ssize_t i
     if rule.momentum == 0:
         for i in range(n):
-            theta[i] -= rate * treated(g[i], theta[i], factor, limit, decay)
+            theta[i] -= rate * g[i]
         return
     # with Nesterov's momentum theta -= rate (d + momentum b), otherwise theta -= rate b
     cdef real here = 1
     if rule.nesterov:
         ahead, here = 1, momentum
     for i in range(n):
-        d = treated(g[i], theta[i], factor, limit, decay)
+        d = g[i]
         b[i] = momentum * b[i] + fresh * d
         theta[i] -= rate * (ahead * d + here * b[i])
 
@@ -136,47 +146,53 @@ cdef inline void apply_sgd(
 cdef inline void apply_adagrad(
     const Rule* rule, real* theta, const real* g, real* s, Py_ssize_t n,
 ) noexcept nogil:
-    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay, rate = rule.rate
-    cdef real epsilon = rule.epsilon, d
+    """At most STRETCH elements."""
+    cdef real rate = rule.rate
+    cdef real[STRETCH] inverse
     cdef Py_ssize_t i
     for i in range(n):
-        d = treated(g[i], theta[i], factor, limit, decay)
-        s[i] += d * d
-        theta[i] -= rate * d / (root(s[i]) + epsilon)
+        s[i] += g[i] * g[i]
+        inverse[i] = s[i]
+    inverse_roots(n, <real>1, <real>rule.epsilon, inverse)
+    for i in range(n):
+        theta[i] -= rate * g[i] * inverse[i]
 
 
 cdef inline void apply_rmsprop(
     const Rule* rule, real* theta, const real* g, real* v, real* mean, real* b, Py_ssize_t n,
 ) noexcept nogil:
-    """`mean` is NULL unless centred, and b without momentum."""
-    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay, rate = rule.rate
-    cdef real rho = rule.rho, other = 1 - rule.rho, epsilon = rule.epsilon
-    cdef real momentum = rule.momentum, d, variance
+    """At most STRETCH elements. `mean` is NULL unless centred, and b without momentum."""
+    cdef real rate = rule.rate
+    cdef real rho = rule.rho, other = 1 - rule.rho, momentum = rule.momentum
+    cdef real[STRETCH] inverse
     cdef Py_ssize_t i
     for i in range(n):
-        d = treated(g[i], theta[i], factor, limit, decay)
-        v[i] = rho * v[i] + other * d * d
-        variance = v[i]
-        if mean != NULL:
-            mean[i] = rho * mean[i] + other * d
-            # rounding may take it below zero
-            variance -= mean[i] * mean[i]
-            variance = 0 if variance < 0 else variance
-        d /= root(variance) + epsilon
-        if b != NULL:
-            b[i] = momentum * b[i] + d
-            d = b[i]
-        theta[i] -= rate * d
+        v[i] = rho * v[i] + other * g[i] * g[i]
+        inverse[i] = v[i]
+    if mean != NULL:
+        for i in range(n):
+            mean[i] = rho * mean[i] + other * g[i]
+            # rounding may take the variance below zero
+            inverse[i] -= mean[i] * mean[i]
+            inverse[i] = 0 if inverse[i] < 0 else inverse[i]
+    inverse_roots(n, <real>1, <real>rule.epsilon, inverse)
+    if b == NULL:
+        for i in range(n):
+            theta[i] -= rate * (g[i] * inverse[i])
+    else:
+        for i in range(n):
+            b[i] = momentum * b[i] + g[i] * inverse[i]
+            theta[i] -= rate * b[i]
 
 
 cdef inline void apply_adadelta(
     const Rule* rule, real* theta, const real* g, real* v, real* u, Py_ssize_t n,
 ) noexcept nogil:
-    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay, rate = rule.rate
+    cdef real rate = rule.rate
     cdef real rho = rule.rho, other = 1 - rule.rho, epsilon = rule.epsilon, d
     cdef Py_ssize_t i
     for i in range(n):
-        d = treated(g[i], theta[i], factor, limit, decay)
+        d = g[i]
         v[i] = rho * v[i] + other * d * d
         d *= root(u[i] + epsilon) / root(v[i] + epsilon)
         u[i] = rho * u[i] + other * d * d
@@ -186,49 +202,52 @@ cdef inline void apply_adadelta(
 cdef inline void apply_adam(
     const Rule* rule, real* theta, const real* g, real* m, real* v, real* most, Py_ssize_t n,
 ) noexcept nogil:
-    """`most` is NULL unless it is AMSGrad."""
-    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay
+    """At most STRETCH elements. `most` is NULL unless it is AMSGrad."""
     cdef real beta1 = rule.beta1, beta2 = rule.beta2
     cdef real other1 = 1 - rule.beta1, other2 = 1 - rule.beta2
-    cdef real first = rule.first, second = rule.second, shrink = rule.shrink
-    cdef real epsilon = rule.epsilon, d, variance
+    cdef real first = rule.first, shrink = rule.shrink, d
+    cdef real[STRETCH] inverse
     cdef Py_ssize_t i
     for i in range(n):
-        d = treated(g[i], theta[i], factor, limit, decay)
+        d = g[i]
         m[i] = beta1 * m[i] + other1 * d
         v[i] = beta2 * v[i] + other2 * d * d
-        variance = v[i]
-        if most != NULL:
-            variance = most[i] if most[i] > variance else variance
-            most[i] = variance
-        theta[i] = shrink * theta[i] - first * m[i] / (root(variance) * second + epsilon)
+        inverse[i] = v[i]
+    if most != NULL:
+        for i in range(n):
+            most[i] = most[i] if most[i] > v[i] else v[i]
+            inverse[i] = most[i]
+    inverse_roots(n, <real>rule.second, <real>rule.epsilon, inverse)
+    for i in range(n):
+        theta[i] = shrink * theta[i] - first * m[i] * inverse[i]
 
 
 cdef inline void apply_nadam(
     const Rule* rule, real* theta, const real* g, real* m, real* v, Py_ssize_t n,
 ) noexcept nogil:
-    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay
+    """At most STRETCH elements."""
     cdef real beta1 = rule.beta1, beta2 = rule.beta2
     cdef real other1 = 1 - rule.beta1, other2 = 1 - rule.beta2
-    cdef real direct = rule.direct, first = rule.first, second = rule.second
-    cdef real epsilon = rule.epsilon, d
+    cdef real direct = rule.direct, first = rule.first
+    cdef real[STRETCH] inverse
     cdef Py_ssize_t i
     for i in range(n):
-        d = treated(g[i], theta[i], factor, limit, decay)
-        m[i] = beta1 * m[i] + other1 * d
-        v[i] = beta2 * v[i] + other2 * d * d
-        theta[i] -= (direct * d + first * m[i]) / (root(v[i]) * second + epsilon)
+        m[i] = beta1 * m[i] + other1 * g[i]
+        v[i] = beta2 * v[i] + other2 * g[i] * g[i]
+        inverse[i] = v[i]
+    inverse_roots(n, <real>rule.second, <real>rule.epsilon, inverse)
+    for i in range(n):
+        theta[i] -= (direct * g[i] + first * m[i]) * inverse[i]
 
 
 cdef inline void apply_adamax(
     const Rule* rule, real* theta, const real* g, real* m, real* u, Py_ssize_t n,
 ) noexcept nogil:
-    cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay
     cdef real beta1 = rule.beta1, beta2 = rule.beta2, other1 = 1 - rule.beta1
     cdef real first = rule.first, epsilon = rule.epsilon, d, size
     cdef Py_ssize_t i
     for i in range(n):
-        d = treated(g[i], theta[i], factor, limit, decay)
+        d = g[i]
         m[i] = beta1 * m[i] + other1 * d
         size = magnitude(d) + epsilon
         u[i] = beta2 * u[i] if beta2 * u[i] > size else size
@@ -238,44 +257,56 @@ cdef inline void apply_adamax(
 cdef inline void apply_lion(
     const Rule* rule, real* theta, const real* g, real* m, Py_ssize_t n,
 ) noexcept nogil:
-    cdef real factor = rule.factor, limit = rule.clip_value
     cdef real beta1 = rule.beta1, beta2 = rule.beta2
     cdef real other1 = 1 - rule.beta1, other2 = 1 - rule.beta2
     cdef real rate = rule.rate, shrink = rule.shrink, d
     cdef Py_ssize_t i
     for i in range(n):
-        d = treated(g[i], 0, factor, limit, 0)
+        d = g[i]
         theta[i] = shrink * theta[i] - rate * sign(beta1 * m[i] + other1 * d)
         m[i] = beta2 * m[i] + other2 * d
+
+
+cdef inline void apply_stretch(
+    const Rule* rule, real* theta, const real* g, real* first, real* second, real* third,
+    Py_ssize_t n,
+) noexcept nogil:
+    """Update n parameters, at most STRETCH, with the vectors of the rule's state beside them."""
+    cdef real[STRETCH] treated
+    if rule.factor != 1 or rule.clip_value != INFINITY or rule.decay != 0:
+        treat(rule, theta, g, n, treated)
+        g = treated
+    if rule.kind == SGD:
+        apply_sgd(rule, theta, g, first, n)
+    elif rule.kind == ADAGRAD:
+        apply_adagrad(rule, theta, g, first, n)
+    elif rule.kind == RMSPROP:
+        if not rule.centered:
+            second, third = NULL, second
+        apply_rmsprop(rule, theta, g, first, second, third if rule.momentum != 0 else NULL, n)
+    elif rule.kind == ADADELTA:
+        apply_adadelta(rule, theta, g, first, second, n)
+    elif rule.kind == ADAM:
+        apply_adam(rule, theta, g, first, second, third if rule.amsgrad else NULL, n)
+    elif rule.kind == NADAM:
+        apply_nadam(rule, theta, g, first, second, n)
+    elif rule.kind == ADAMAX:
+        apply_adamax(rule, theta, g, first, second, n)
+    else:
+        apply_lion(rule, theta, g, first, n)
 
 
 cdef inline void apply(
     const Rule* rule, real* parameters, const real* gradient, Py_ssize_t at, Py_ssize_t n,
 ) noexcept nogil:
     """Update parameters at .. at + n by their gradient, n elements."""
-    cdef real* theta = parameters + at
     cdef real* first = <real*>rule.state + at
-    cdef real* second = first + rule.stride
-    cdef real* third = second + rule.stride
-    if rule.kind == SGD:
-        apply_sgd(rule, theta, gradient, first, n)
-    elif rule.kind == ADAGRAD:
-        apply_adagrad(rule, theta, gradient, first, n)
-    elif rule.kind == RMSPROP:
-        if not rule.centered:
-            second, third = NULL, second
-        apply_rmsprop(rule, theta, gradient, first, second,
-                      third if rule.momentum != 0 else NULL, n)
-    elif rule.kind == ADADELTA:
-        apply_adadelta(rule, theta, gradient, first, second, n)
-    elif rule.kind == ADAM:
-        apply_adam(rule, theta, gradient, first, second, third if rule.amsgrad else NULL, n)
-    elif rule.kind == NADAM:
-        apply_nadam(rule, theta, gradient, first, second, n)
-    elif rule.kind == ADAMAX:
-        apply_adamax(rule, theta, gradient, first, second, n)
-    else:
-        apply_lion(rule, theta, gradient, first, n)
+    cdef Py_ssize_t done = 0
+    while done < n:
+        apply_stretch(rule, parameters + at + done, gradient + done, first + done,
+                      first + rule.stride + done, first + 2 * rule.stride + done,
+                      min(<Py_ssize_t>STRETCH, n - done))
+        done += STRETCH
 
 
 cdef inline int state_vectors(const Rule* rule) noexcept nogil:

@@ -44,6 +44,7 @@ cdef enum:
     LISTED = 256                # rows looked at for zeros at a time
     BLOCK = 32                  # rows of W that one row takes at a time
     UPDATED_BYTES = 3 << 13     # of W that are updated and then used: half of a first cache
+    RULED_BYTES = 1 << 11       # of gradient that a rule takes at a time, where tiles allow it
     BLOCK_BYTES = 1 << 18       # of W in a shallow block, over all columns
     DEEP = 512                  # rows, and
     NARROW = 4                  # panels of W in a block that is laid out
@@ -91,7 +92,7 @@ cdef struct Goal:
 
 cdef inline Py_ssize_t ruled_rows(const Layer* layer, size_t item) noexcept nogil:
     """How many rows of W have their gradient taken before a rule updates them."""
-    cdef Py_ssize_t rows = UPDATED_BYTES // (layer.n_out * <Py_ssize_t>item)
+    cdef Py_ssize_t rows = RULED_BYTES // (layer.n_out * <Py_ssize_t>item)
     return max(<Py_ssize_t>TILE_ROWS, min(rows // TILE_ROWS * TILE_ROWS, panel_width(item)))
 
 

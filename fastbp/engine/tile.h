@@ -6,6 +6,8 @@
 #ifndef FASTBP_TILE_H
 #define FASTBP_TILE_H
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #if defined(__AVX__)
@@ -72,14 +74,20 @@ struct tile_end {
 #define JOIN(a, b) JOIN_(a, b)
 
 #define REAL float
+#define ROOT sqrtf
+#define SMALLEST FLT_MIN
 #define NAME(x) JOIN(x, _f32)
 #define INTEGER int
 #if defined(FASTBP_PORTABLE)
 #elif defined(__AVX512F__)
 #define NONZERO(v) _mm512_cmp_ps_mask((v), _mm512_setzero_ps(), _CMP_NEQ_UQ)
+#define RSQRT(v) _mm512_rsqrt14_ps(v)
+#define RECIPROCAL(v) _mm512_rcp14_ps(v)
 #define MASKED_LOAD(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p))
 #define MASKED_STORE(p, n, v) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1), (v))
 #elif defined(__AVX2__)
+#define RSQRT(v) _mm256_rsqrt_ps(v)
+#define RECIPROCAL(v) _mm256_rcp_ps(v)
 #define FIRST(n) _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)), \
     _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 #define MASKED_LOAD(p, n) _mm256_maskload_ps((p), FIRST(n))
@@ -87,13 +95,19 @@ struct tile_end {
 #endif
 #include "tile_body.h"
 #undef REAL
+#undef ROOT
+#undef SMALLEST
 #undef NAME
 #undef INTEGER
+#undef RSQRT
+#undef RECIPROCAL
 #undef NONZERO
 #undef MASKED_LOAD
 #undef MASKED_STORE
 
 #define REAL double
+#define ROOT sqrt
+#define SMALLEST DBL_MIN
 #define NAME(x) JOIN(x, _f64)
 #define INTEGER long long
 #if defined(FASTBP_PORTABLE)
@@ -109,6 +123,8 @@ struct tile_end {
 #endif
 #include "tile_body.h"
 #undef REAL
+#undef ROOT
+#undef SMALLEST
 #undef NAME
 #undef INTEGER
 #undef NONZERO

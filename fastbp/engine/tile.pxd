@@ -38,6 +38,8 @@ cdef extern from "tile.h" nogil:
     double sum_f64(long, const double*) noexcept
     float weighted_sum_f32(long, const float*, const float*, float) noexcept
     double weighted_sum_f64(long, const double*, const double*, double) noexcept
+    void inverse_roots_f32(long, float, float, float*) noexcept
+    void inverse_roots_f64(long, double, double, double*) noexcept
     int list_nonzero_f32(long, const float*, int*) noexcept
     int list_nonzero_f64(long, const double*, int*) noexcept
     void combine_rows_f32(
@@ -103,6 +105,14 @@ cdef inline real weighted_sum(
         return weighted_sum_f32(n, weights, x, origin)
     else:
         return weighted_sum_f64(n, weights, x, origin)
+
+
+cdef inline void inverse_roots(Py_ssize_t n, real c, real eps, real* x) noexcept nogil:
+    """x[k] := 1 / (c sqrt(x[k]) + eps), also for those that fill up the last vector."""
+    if real is float:
+        inverse_roots_f32(n, c, eps, x)
+    else:
+        inverse_roots_f64(n, c, eps, x)
 
 
 cdef inline int list_nonzero(const real* x, Py_ssize_t n, int* listed) noexcept nogil:

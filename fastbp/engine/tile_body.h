@@ -272,6 +272,27 @@ static inline REAL NAME(weighted_sum)(long n, const REAL *t, const REAL *x, REAL
     return NAME(sum_from)(n, t, x, origin);
 }
 
+/* x[k] := 1 / (c sqrt(x[k]) + eps) for n elements of at least zero, and for those that fill up the
+   last vector. With a fast estimate of a root and of a quotient, one step of Newton's for each
+   leaves an error of a few units in the last place. */
+static inline void NAME(inverse_roots)(long n, REAL c, REAL eps, REAL *x)
+{
+#if defined(RSQRT) && !defined(FASTBP_PORTABLE)
+    for (long k = 0; k < n; k += LANES) {
+        const VECTOR v = NAME(load)(x + k) + SMALLEST;  /* the root of 0 would be 0 times inf */
+        VECTOR y = (VECTOR)RSQRT(v);
+        y *= (REAL)1.5 - (REAL)0.5 * y * (v * y);
+        const VECTOR d = c * (v * y) + eps;
+        VECTOR r = (VECTOR)RECIPROCAL(d);
+        r *= (REAL)2 - d * r;
+        NAME(store)(x + k, r);
+    }
+#else
+    for (long k = 0; k < n; k++)
+        x[k] = 1 / (c * ROOT(x[k]) + eps);
+#endif
+}
+
 /* The indices of what is not zero among n elements, and how many there are. `listed` has room for
    n and one vector more. */
 static inline int NAME(list_nonzero)(long n, const REAL *x, int *listed)
