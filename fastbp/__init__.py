@@ -5,6 +5,7 @@ from fastbp.config import show_config
 from fastbp.layers import Dense
 from fastbp.network import Network
 from fastbp.optimizers import (
+    LBFGS,
     SGD,
     AdaDelta,
     AdaGrad,
@@ -18,8 +19,8 @@ from fastbp.optimizers import (
 from fastbp.training import History
 
 __all__ = [
-    "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Dense", "History", "Lion", "Nadam",
-    "Network", "RMSProp", "__version__", "activations", "datasets", "schedules",
+    "LBFGS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Dense", "History", "Lion",
+    "Nadam", "Network", "RMSProp", "__version__", "activations", "datasets", "schedules",
     "show_config",
 ]
 

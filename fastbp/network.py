@@ -18,7 +18,14 @@ from fastbp.losses import LOSSES, Loss
 from fastbp.losses import engine_code as loss_code
 from fastbp.metrics import Metric
 from fastbp.metrics import named as named_metrics
-from fastbp.optimizers import OPTIMIZERS, Optimizer, engine_settings
+from fastbp.minimize import minimize
+from fastbp.optimizers import (
+    OPTIMIZERS,
+    AnyOptimizer,
+    Optimizer,
+    engine_settings,
+    minimizer_of,
+)
 from fastbp.schedules import PlateauProgress
 from fastbp.splitting import Samples
 
@@ -44,8 +51,8 @@ class Network:
         "tweedie", "binary_cross_entropy", "cross_entropy", "hinge", "squared_hinge",
         "kullback_leibler", "cosine", or one of `fastbp.losses`.
     optimizer : str or optimizer
-        "sgd", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "nadam", "adamax", "lion", or one
-        of `fastbp.optimizers`.
+        "sgd", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "nadam", "adamax", "lion",
+        "lbfgs", or one of `fastbp.optimizers`.
     dtype : {"float32", "float64"}
         Of the parameters, and of all arithmetic.
     seed : int, optional
@@ -81,14 +88,14 @@ class Network:
         layers: Sequence[Dense],
         *,
         loss: str | Loss = "squared_error",
-        optimizer: str | Optimizer = "sgd",
+        optimizer: str | AnyOptimizer = "sgd",
         dtype: DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
         self._n_inputs = _checks.count("n_inputs", n_inputs)
         self._layers = _checked_layers(layers)
         self._loss: Loss = _named("loss", loss, LOSSES)
-        chosen: Optimizer = _named("optimizer", optimizer, OPTIMIZERS)
+        chosen: AnyOptimizer = _named("optimizer", optimizer, OPTIMIZERS)
         self._dtype = _checks.dtype(dtype)
         self._seed = seed
         try:
@@ -154,7 +161,7 @@ class Network:
         return self._loss
 
     @property
-    def optimizer(self) -> Optimizer:
+    def optimizer(self) -> AnyOptimizer:
         """The optimizer; another one may be set between training calls, or by a callback.
 
         What it has gathered, momentum and means, stays if the new one is of the same kind and
@@ -164,8 +171,8 @@ class Network:
         return self._optimizer
 
     @optimizer.setter
-    def optimizer(self, optimizer: str | Optimizer) -> None:
-        chosen: Optimizer = _named("optimizer", optimizer, OPTIMIZERS)
+    def optimizer(self, optimizer: str | AnyOptimizer) -> None:
+        chosen: AnyOptimizer = _named("optimizer", optimizer, OPTIMIZERS)
         try:
             self._plan.set_optimizer(*engine_settings(chosen))
         except (MemoryError, ValueError):
@@ -403,11 +410,7 @@ class Network:
         kink (relu), they do not mean anything.
         """
         most = _checks.optional(_checks.count, "n_checks", n_checks)
-        # a layer that is not trained has no gradient
-        checked = np.concatenate([
-            np.arange(weight, bias + n_out if layer.trainable else weight)
-            for layer, (_, n_out, weight, bias) in zip(self._layers, self._records, strict=True)
-        ])
+        checked = self._trained()
         _, gradient = self.loss_and_gradient(
             X, y, sample_weight=sample_weight, class_weight=class_weight
         )
@@ -432,6 +435,13 @@ class Network:
         error = np.abs(gradient[checked] - differences).max(initial=0)
         scale = max(np.abs(differences).max(initial=0), np.abs(gradient).max())
         return float(error / scale) if scale > 0 else 0.0
+
+    def _trained(self) -> NDArray[np.intp]:
+        """Where the parameters of layers that are trained lie."""
+        return np.concatenate([
+            np.arange(weight, bias + n_out if layer.trainable else weight)
+            for layer, (_, n_out, weight, bias) in zip(self._layers, self._records, strict=True)
+        ])
 
     # --- how it learns ----------------------------------------------------------------------
 
@@ -464,6 +474,8 @@ class Network:
         FloatingPointError
             If the loss is not finite; parameters and optimizer are as before the step.
         """
+        if not isinstance(self._optimizer, Optimizer):
+            raise TypeError(f"{self._optimizer} wants all the data: call fit, not train_step")
         X, y, weights = self._samples(X, y, sample_weight, class_weight, normalize=False)
         rates = self._progress.rates(self._optimizer.learning_rate, self.n_steps, 1)
         loss, steps = self._plan.epoch(X, y, weights, None, len(X), rates)
@@ -561,6 +573,10 @@ class Network:
                 raise ValueError("give either validation_data or validation_split, not both")
             samples, validation = splitting.split(
                 samples, validation_split, validation_kind, self._progress.rng
+            )
+        if (minimizer := minimizer_of(self._optimizer)) is not None:
+            return minimize(
+                self, minimizer, self._plan, self._trained(), samples, validation, settings
             )
         return training.train(self, self._plan, self._progress, samples, validation, settings)
 
@@ -683,7 +699,9 @@ class Network:
 
     def _description(self) -> dict[str, Any]:
         """What a state has to agree in."""
-        optimizer = dataclasses.replace(self._optimizer, learning_rate=1.0)
+        optimizer = self._optimizer
+        if isinstance(optimizer, Optimizer):
+            optimizer = dataclasses.replace(optimizer, learning_rate=1.0)
         return {
             "n_inputs": self._n_inputs,
             "layers": [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, ClassVar
 
 from fastbp import _checks
@@ -10,8 +11,8 @@ from fastbp._dispatch import engine
 from fastbp.schedules import LearningRate, learning_rate
 
 __all__ = [
-    "OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Lion", "Nadam",
-    "Optimizer", "RMSProp",
+    "LBFGS", "OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Lion",
+    "Minimizer", "Nadam", "Optimizer", "RMSProp",
 ]
 
 
@@ -46,16 +47,16 @@ class Optimizer:
     decoupled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            check = CHECKS[field.name]
-            object.__setattr__(self, field.name, check(field.name, getattr(self, field.name)))
+        for each in fields(self):
+            checked = CHECKS[each.name](each.name, getattr(self, each.name))
+            object.__setattr__(self, each.name, checked)
 
     def __repr__(self) -> str:
         """Return the call that makes it, without what is left at its default."""
         shown = [
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in fields(self)
-            if field.name == "learning_rate" or getattr(self, field.name) != field.default
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in fields(self)
+            if each.name == "learning_rate" or getattr(self, each.name) != each.default
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -310,17 +311,80 @@ class Lion(Optimizer):
     decoupled: ClassVar[bool] = True
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
+# Those methods of scipy.optimize.minimize that take a gradient and no Hessian.
+METHODS = ("L-BFGS-B", "BFGS", "CG", "TNC", "SLSQP")
+
+
+@dataclass(frozen=True)
+class Minimizer:
+    """A method of `scipy.optimize.minimize`: each `fit` is one run of it on all the data.
+
+    `epochs` is the greatest number of iterations, `tol` SciPy's own; `batch_size`, `accumulate` and
+    `shuffle` have no meaning. Best in float64.
+
+    Parameters
+    ----------
+    method : {"L-BFGS-B", "BFGS", "CG", "TNC", "SLSQP"}
+        BFGS and SLSQP keep a square matrix of the parameters. For TNC, `epochs` limits how often
+        the gradient is computed.
+    options : mapping
+        SciPy's options of the method.
+    """
+
+    method: str = "L-BFGS-B"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: ClassVar[str] = "minimizer"
+
+    def __post_init__(self) -> None:
+        _checks.choice("method", self.method, METHODS)
+        if not isinstance(self.options, Mapping):
+            raise TypeError(f"options must be a mapping, got {self.options!r}")
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory BFGS (Liu and Nocedal 1989), by SciPy: each `fit` is one run on all the data.
+
+    `epochs` is the greatest number of iterations, `tol` SciPy's own; `batch_size`, `accumulate` and
+    `shuffle` have no meaning. Best in float64.
+
+    Parameters
+    ----------
+    memory : int
+        How many steps and changes of the gradient stand in for the Hessian.
+    """
+
+    memory: int = 10
+    name: ClassVar[str] = "lbfgs"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", _checks.count("memory", self.memory))
+
+
+AnyOptimizer = Optimizer | LBFGS | Minimizer
+
+OPTIMIZERS: dict[str, type[AnyOptimizer]] = {
     each.name: each
-    for each in (SGD, AdaGrad, RMSProp, AdaDelta, Adam, AdamW, Nadam, Adamax, Lion)
+    for each in (
+        SGD, AdaGrad, RMSProp, AdaDelta, Adam, AdamW, Nadam, Adamax, Lion, LBFGS, Minimizer,
+    )
 }
 
 
-def engine_settings(optimizer: Optimizer) -> tuple[int, dict[str, float]]:
+def minimizer_of(optimizer: AnyOptimizer) -> Minimizer | None:
+    """Return SciPy's method that an optimizer stands for, if it does."""
+    if isinstance(optimizer, LBFGS):
+        return Minimizer("L-BFGS-B", {"maxcor": optimizer.memory})
+    return optimizer if isinstance(optimizer, Minimizer) else None
+
+
+def engine_settings(optimizer: AnyOptimizer) -> tuple[int, dict[str, float]]:
     """Return the rule of an optimizer and its settings but for the rate, for the engine."""
+    if not isinstance(optimizer, Optimizer):
+        return engine.OPTIMIZERS["sgd"], {}  # which keeps nothing, and is not used
     settings = {
-        field.name: getattr(optimizer, field.name)
-        for field in fields(optimizer)
-        if field.name != "learning_rate" and getattr(optimizer, field.name) is not None
+        each.name: getattr(optimizer, each.name)
+        for each in fields(optimizer)
+        if each.name != "learning_rate" and getattr(optimizer, each.name) is not None
     }
     return engine.OPTIMIZERS[optimizer.kind], {**settings, "decoupled": optimizer.decoupled}

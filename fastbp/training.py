@@ -15,6 +15,7 @@ from fastbp import _checks, schedules
 from fastbp._dispatch import engine
 from fastbp.callbacks import Callback
 from fastbp.metrics import Metric
+from fastbp.optimizers import Optimizer
 from fastbp.schedules import LearningRate, PlateauProgress, watch
 from fastbp.splitting import Samples
 
@@ -44,7 +45,7 @@ class History:
     metrics : dict of str to list of float
         Each metric after the epoch, of the validation data or else of the training data.
     learning_rate : list of float
-        The rate of the epoch's last step.
+        The rate of the epoch's last step; empty where SciPy minimises.
     seconds : list of float
         Time spent training, validation and callbacks left out.
     """
@@ -235,7 +236,10 @@ def train(
             for callback in callbacks:
                 callback.on_epoch_begin(network, history)
             # before the permutation, as a schedule of the user's may raise
-            rate = network.optimizer.learning_rate
+            optimizer = network.optimizer
+            if not isinstance(optimizer, Optimizer):
+                raise TypeError(f"{optimizer} cannot take over within a fit")
+            rate = optimizer.learning_rate
             rates = progress.rates(rate, plan.progress[0], n_steps)
             order = progress.rng.permutation(n_samples) if settings.shuffle else None
             started = time.perf_counter()
@@ -251,11 +255,7 @@ def train(
             history.loss.append(loss)
             history.seconds.append(seconds)
             history.learning_rate.append(float(np.atleast_1d(rates)[-1]))
-            if validation is not None:
-                history.validation_loss.append(
-                    plan.loss_and_gradient(*validation, None, settings.n_threads)
-                )
-            _measure(network, validation or samples, settings, history)
+            look(network, plan, samples, validation, settings, history)
             watch(rate, progress.plateau, history.watched()[-1])
             # every callback hears of the epoch, whatever another one answers
             if any([callback.on_epoch_end(network, history) for callback in callbacks]):
@@ -307,11 +307,21 @@ def _epoch(
     return total / len(order), steps
 
 
-def _measure(network: Network, samples: Samples, settings: Settings, history: History) -> None:
-    """Add the metrics of an epoch to the history."""
-    if not settings.metrics:
-        return
-    X, y, _ = samples
-    prediction = network.predict(X, n_threads=settings.n_threads)
-    for name, metric in settings.metrics.items():
-        history.metrics[name].append(float(metric(y, prediction)))
+def look(
+    network: Network,
+    plan: engine.Plan,
+    samples: Samples,
+    validation: Samples | None,
+    settings: Settings,
+    history: History,
+) -> None:
+    """Add validation loss and metrics after an epoch to the history."""
+    if validation is not None:
+        history.validation_loss.append(
+            plan.loss_and_gradient(*validation, None, settings.n_threads)
+        )
+    if settings.metrics:
+        X, y, _ = validation or samples
+        prediction = network.predict(X, n_threads=settings.n_threads)
+        for name, metric in settings.metrics.items():
+            history.metrics[name].append(float(metric(y, prediction)))
