@@ -800,7 +800,7 @@ cdef class Plan:
             rate = rates
         else:
             epoch.rates, epoch.constant = <double*>pointer(rates, cnp.NPY_FLOAT64, "rates"), False
-            assert len(rates) == -(-samples.n // batch_size)
+            assert len(rates) == (samples.n + batch_size - 1) // batch_size
         call.task, call.epoch, call.rule = TRAIN, &epoch, &self.rule
         self.run_training(&call, &samples, min(batch_size, samples.n), n_threads)
         if call.status == NOT_FINITE:
