@@ -2,7 +2,7 @@
 
 from fastbp import activations, datasets, schedules
 from fastbp.config import show_config
-from fastbp.layers import Dense
+from fastbp.layers import Dense, Dropout
 from fastbp.network import Network
 from fastbp.optimizers import (
     LBFGS,
@@ -19,8 +19,8 @@ from fastbp.optimizers import (
 from fastbp.training import History
 
 __all__ = [
-    "LBFGS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Dense", "History", "Lion",
-    "Nadam", "Network", "RMSProp", "__version__", "activations", "datasets", "schedules",
+    "LBFGS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Dense", "Dropout", "History",
+    "Lion", "Nadam", "Network", "RMSProp", "__version__", "activations", "datasets", "schedules",
     "show_config",
 ]
 

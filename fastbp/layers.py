@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import TYPE_CHECKING
 
 from fastbp import _checks, activations
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from fastbp.activations import Activation
     from fastbp.initializers import Initializer
 
-__all__ = ["Dense"]
+__all__ = ["Dense", "Dropout", "Layer"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dense:
     """A fully connected layer: ``A = f(X W + b)``.
 
@@ -35,6 +35,12 @@ class Dense:
         the (n_in, n_out) array itself. The bias starts at 0.
     trainable : bool
         Whether training changes the layer; its gradient counts as zero otherwise.
+    l1, l2 : float
+        Not negative: ``l1 sum |w| + l2 / 2 sum w^2`` over the weights, not the biases, is added to
+        the mean loss that training minimises.
+    max_norm : float, optional
+        After every step, the weights of each unit are shortened to this Euclidean norm where
+        theirs is greater (Srebro and Shraibman 2005).
 
     Raises
     ------
@@ -44,7 +50,7 @@ class Dense:
     Examples
     --------
     >>> Dense(128, "relu")
-    Dense(units=128, activation='relu', init='auto', trainable=True)
+    Dense(units=128, activation='relu')
     """
 
     units: int
@@ -52,10 +58,53 @@ class Dense:
     _: KW_ONLY
     init: str | Initializer = "auto"
     trainable: bool = True
+    l1: float = 0.0
+    l2: float = 0.0
+    max_norm: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "units", _checks.count("units", self.units))
         activations.check(self.activation)
         _checks.flag("trainable", self.trainable)
+        for name in ("l1", "l2"):
+            object.__setattr__(self, name, _checks.non_negative(name, getattr(self, name)))
+        most = _checks.optional(_checks.positive, "max_norm", self.max_norm)
+        object.__setattr__(self, "max_norm", most)
         if not callable(self.init):
             _checks.choice("init", self.init, INITIALIZERS)
+
+    def __repr__(self) -> str:
+        """Return the call that makes it, without what is left at its default."""
+        shown = [
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in fields(self)
+            if each.name in ("units", "activation") or getattr(self, each.name) != each.default
+        ]
+        return f"Dense({', '.join(shown)})"
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Sets a part of its inputs to zero in training, and nothing in prediction.
+
+    What is kept is divided by the part that is kept, so that sums stay what they were in the mean
+    (Srivastava and others 2014). Which ones, each step decides anew, from the network's seed.
+
+    Parameters
+    ----------
+    rate : float
+        In [0, 1): the part that is dropped.
+
+    Examples
+    --------
+    >>> [Dense(128, "relu"), Dropout(0.2), Dense(10, "softmax")][1]
+    Dropout(rate=0.2)
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", _checks.fraction("rate", self.rate))
+
+
+Layer = Dense | Dropout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,11 +34,12 @@ def minimize(
     minimizer: Minimizer,
     plan: engine.Plan,
     trained: NDArray[np.intp],
+    penalty: Callable[..., float],
     samples: Samples,
     validation: Samples | None,
     settings: training.Settings,
 ) -> training.History:
-    """Minimise the mean loss over the parameters that are `trained`; an epoch is an iteration.
+    """Minimise mean loss and penalty over what is `trained`; an epoch is an iteration.
 
     Whatever ends it, the parameters are those of the last iteration.
     """
@@ -54,6 +56,7 @@ def minimize(
         loss = math.inf
         if engine.all_finite(plan.parameters):
             loss = plan.loss_and_gradient(*samples, gradient, settings.n_threads)
+            loss += penalty(plan.parameters, gradient)
         if not math.isfinite(loss):  # the line search went too far
             return math.inf, np.zeros(len(trained))
         return loss, gradient[trained].astype(np.float64)

@@ -13,7 +13,7 @@ from fastbp import _checks, splitting, training
 from fastbp._dispatch import engine
 from fastbp.activations import engine_code, name_of
 from fastbp.initializers import initial_weight
-from fastbp.layers import Dense
+from fastbp.layers import Dense, Dropout, Layer
 from fastbp.losses import LOSSES, Loss
 from fastbp.losses import engine_code as loss_code
 from fastbp.metrics import Metric
@@ -43,9 +43,9 @@ class Network:
     ----------
     n_inputs : int
         Number of features.
-    layers : sequence of Dense
-        From the first hidden layer to the output layer. One layer alone makes linear, logistic
-        or softmax regression.
+    layers : sequence of Dense and Dropout
+        From the first hidden layer to the output layer, which is a Dense. One layer alone makes
+        linear, logistic or softmax regression.
     loss : str or loss
         "squared_error", "absolute_error", "huber", "log_cosh", "quantile", "poisson", "gamma",
         "tweedie", "binary_cross_entropy", "cross_entropy", "hinge", "squared_hinge",
@@ -85,7 +85,7 @@ class Network:
     def __init__(
         self,
         n_inputs: int,
-        layers: Sequence[Dense],
+        layers: Sequence[Layer],
         *,
         loss: str | Loss = "squared_error",
         optimizer: str | AnyOptimizer = "sgd",
@@ -94,6 +94,7 @@ class Network:
     ) -> None:
         self._n_inputs = _checks.count("n_inputs", n_inputs)
         self._layers = _checked_layers(layers)
+        self._dense = tuple(layer for layer in self._layers if isinstance(layer, Dense))
         self._loss: Loss = _named("loss", loss, LOSSES)
         chosen: AnyOptimizer = _named("optimizer", optimizer, OPTIMIZERS)
         self._dtype = _checks.dtype(dtype)
@@ -105,11 +106,11 @@ class Network:
                 f"seed must be a non-negative integer or None, got {seed!r}: {error}"
             ) from None
 
-        self._records = _records(self._n_inputs, self._layers)
+        self._records = _records(self._n_inputs, self._dense)
         self._plan = self._new_plan(self._dtype)
         self._parameters = self._plan.parameters
         self.optimizer = chosen
-        for layer, weight, bias in zip(self._layers, self.weights, self.biases, strict=True):
+        for layer, weight, bias in zip(self._dense, self.weights, self.biases, strict=True):
             with np.errstate(over="ignore"):
                 weight[...] = initial_weight(
                     self._progress.rng, layer.init, name_of(layer.activation), *weight.shape
@@ -121,12 +122,18 @@ class Network:
     def _new_plan(self, dtype: np.dtype[Any]) -> engine.Plan:
         """This network as the engine sees it, with parameters of its own."""
         records = [
-            (*engine_code(layer.activation), not layer.trainable, *record)
-            for layer, record in zip(self._layers, self._records, strict=True)
+            (
+                *engine_code(layer.activation),
+                not layer.trainable, layer.l1, layer.l2, layer.max_norm or 0.0, dropped,
+                *record,
+            )
+            for layer, dropped, record in zip(
+                self._dense, _dropped(self._layers)[1:], self._records, strict=True
+            )
         ]
         loss = loss_code(self._loss, self.n_outputs)
         try:
-            return engine.Plan(records, loss, dtype)
+            return engine.Plan(records, loss, dtype, _dropped(self._layers)[0])
         except (MemoryError, OverflowError, ValueError):
             raise MemoryError(
                 f"layers with {self.n_parameters:,} parameters do not fit into memory"
@@ -142,7 +149,7 @@ class Network:
     @property
     def n_outputs(self) -> int:
         """Number of outputs of the last layer."""
-        return self._layers[-1].units
+        return self._dense[-1].units
 
     @property
     def n_parameters(self) -> int:
@@ -151,7 +158,7 @@ class Network:
         return bias + n_out
 
     @property
-    def layers(self) -> tuple[Dense, ...]:
+    def layers(self) -> tuple[Layer, ...]:
         """The layers, first hidden layer to output layer."""
         return self._layers
 
@@ -219,13 +226,14 @@ class Network:
     def __str__(self) -> str:
         """Return a table of the layers."""
         rows = [("layer", "kind", "activation", "shape", "parameters")]
-        for number, (layer, (n_in, n_out, _, _)) in enumerate(
-            zip(self._layers, self._records, strict=True), start=1
-        ):
+        records = iter(self._records)
+        for number, layer in enumerate(self._layers, start=1):
+            if isinstance(layer, Dropout):
+                rows.append((str(number), "Dropout", f"rate {layer.rate}", "", ""))
+                continue
+            n_in, n_out, _, _ = next(records)
             size = f"{(n_in + 1) * n_out:,}"
-            kind = type(layer).__name__
-            activation = str(layer.activation)
-            rows.append((str(number), kind, activation, f"{n_in} x {n_out}", size))
+            rows.append((str(number), "Dense", str(layer.activation), f"{n_in} x {n_out}", size))
         rows.append(("total", "", "", "", f"{self.n_parameters:,}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -340,7 +348,9 @@ class Network:
         class_weight: ClassWeight = None,
         n_threads: int = 1,
     ) -> tuple[float, NDArray[Any]]:
-        """Compute the mean loss over all samples and its gradient by the parameters.
+        """Compute what training minimises, and its gradient by the parameters.
+
+        That is the mean loss over all samples, and the penalties of layers that have some.
 
         Parameters
         ----------
@@ -366,7 +376,7 @@ class Network:
         samples = self._samples(X, y, sample_weight, class_weight)
         gradient = np.zeros_like(self._parameters)
         loss = self._plan.loss_and_gradient(*samples, gradient, n_threads)
-        return loss, gradient
+        return loss + self._penalty(self._parameters, gradient), gradient
 
     def check_gradient(
         self,
@@ -427,20 +437,34 @@ class Network:
             h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, abs(theta))
             above, below = theta + h, theta - h
             parameters[k] = above
-            loss_above = plan.loss_and_gradient(*samples)
+            loss_above = plan.loss_and_gradient(*samples) + self._penalty(parameters)
             parameters[k] = below
-            loss_below = plan.loss_and_gradient(*samples)
+            loss_below = plan.loss_and_gradient(*samples) + self._penalty(parameters)
             parameters[k] = theta
             differences[i] = (loss_above - loss_below) / (above - below)
         error = np.abs(gradient[checked] - differences).max(initial=0)
         scale = max(np.abs(differences).max(initial=0), np.abs(gradient).max())
         return float(error / scale) if scale > 0 else 0.0
 
+    def _penalty(
+        self, parameters: NDArray[Any], gradient: NDArray[Any] | None = None
+    ) -> float:
+        """The penalties on the weights that are trained; their gradient is added to `gradient`."""
+        total = 0.0
+        for layer, (_, _, weight, bias) in zip(self._dense, self._records, strict=True):
+            if layer.trainable and (layer.l1 or layer.l2):
+                W = parameters[weight:bias]
+                total += layer.l1 * float(np.abs(W).sum(dtype=np.float64))
+                total += layer.l2 / 2 * float(np.square(W, dtype=np.float64).sum())
+                if gradient is not None:
+                    gradient[weight:bias] += layer.l1 * np.sign(W) + layer.l2 * W
+        return total
+
     def _trained(self) -> NDArray[np.intp]:
         """Where the parameters of layers that are trained lie."""
         return np.concatenate([
             np.arange(weight, bias + n_out if layer.trainable else weight)
-            for layer, (_, n_out, weight, bias) in zip(self._layers, self._records, strict=True)
+            for layer, (_, n_out, weight, bias) in zip(self._dense, self._records, strict=True)
         ])
 
     # --- how it learns ----------------------------------------------------------------------
@@ -478,7 +502,8 @@ class Network:
             raise TypeError(f"{self._optimizer} wants all the data: call fit, not train_step")
         X, y, weights = self._samples(X, y, sample_weight, class_weight, normalize=False)
         rates = self._progress.rates(self._optimizer.learning_rate, self.n_steps, 1)
-        loss, steps = self._plan.epoch(X, y, weights, None, len(X), rates)
+        key = self._progress.key(self._plan)
+        loss, steps = self._plan.epoch(X, y, weights, None, len(X), rates, 1, key)
         if not steps:
             raise FloatingPointError(f"the loss is {loss}; {training.DIVERGENCE_HINT}")
         return loss
@@ -576,7 +601,8 @@ class Network:
             )
         if (minimizer := minimizer_of(self._optimizer)) is not None:
             return minimize(
-                self, minimizer, self._plan, self._trained(), samples, validation, settings
+                self, minimizer, self._plan, self._trained(), self._penalty, samples, validation,
+                settings,
             )
         return training.train(self, self._plan, self._progress, samples, validation, settings)
 
@@ -705,7 +731,8 @@ class Network:
         return {
             "n_inputs": self._n_inputs,
             "layers": [
-                repr(dataclasses.replace(layer, init="auto")) for layer in self._layers
+                repr(dataclasses.replace(layer, init="auto") if isinstance(layer, Dense) else layer)
+                for layer in self._layers
             ],
             "loss": repr(self._loss),
             "optimizer": repr(optimizer),
@@ -756,7 +783,7 @@ class Network:
         return self._samples(X, y, weights, one_row=False, prefix="validation_data ")
 
 
-def _checked_layers(layers: Sequence[Dense]) -> tuple[Dense, ...]:
+def _checked_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     try:
         checked = tuple(layers)
     except TypeError:
@@ -764,14 +791,28 @@ def _checked_layers(layers: Sequence[Dense]) -> tuple[Dense, ...]:
     if not checked:
         raise ValueError("layers must hold at least one layer, got none")
     for layer in checked:
-        if not isinstance(layer, Dense):
+        if not isinstance(layer, (Dense, Dropout)):
             raise TypeError(f"layers must be a sequence of Dense, got {layer!r} in it")
-    for layer in checked[:-1]:
-        if layer.activation in ("softmax", "log_softmax"):
+    for layer, after in zip(checked, (*checked[1:], None), strict=True):
+        if isinstance(layer, Dropout):
+            if not isinstance(after, Dense):
+                raise ValueError(f"after {layer} there must be a Dense layer, got {after}")
+        elif after is not None and layer.activation in ("softmax", "log_softmax"):
             raise ValueError(
                 f"activation {layer.activation!r} belongs in the last layer, got a hidden one"
             )
     return checked
+
+
+def _dropped(layers: Sequence[Layer]) -> list[float]:
+    """Which part is dropped of the inputs, and of the outputs of each Dense layer."""
+    dropped = [0.0]
+    for layer in layers:
+        if isinstance(layer, Dropout):
+            dropped[-1] = layer.rate
+        else:
+            dropped.append(0.0)
+    return dropped
 
 
 def _named(name: str, value: Any, table: dict[str, type[Any]]) -> Any:

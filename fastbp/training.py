@@ -74,6 +74,10 @@ class Progress:
     rng: np.random.Generator
     plateau: PlateauProgress = field(default_factory=PlateauProgress)
 
+    def key(self, plan: engine.Plan) -> int:
+        """Draw what decides on what the next steps drop, if they drop anything."""
+        return int(self.rng.integers(2**63)) if plan.drops else 0
+
     def rates(self, rate: LearningRate, first: int, count: int) -> float | NDArray[np.float64]:
         """Return the learning rates of some steps, as the engine takes them."""
         if isinstance(rate, float):
@@ -242,8 +246,9 @@ def train(
             rate = optimizer.learning_rate
             rates = progress.rates(rate, plan.progress[0], n_steps)
             order = progress.rng.permutation(n_samples) if settings.shuffle else None
+            key = progress.key(plan)
             started = time.perf_counter()
-            loss, steps = _epoch(network, plan, samples, order, step_size, rates, settings)
+            loss, steps = _epoch(network, plan, samples, order, step_size, rates, key, settings)
             seconds = time.perf_counter() - started
             if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
                 plan.parameters[...], plan.state[...], plan.progress = last_good
@@ -279,12 +284,13 @@ def _epoch(
     order: NDArray[np.intp] | None,
     step_size: int,
     rates: float | NDArray[np.float64],
+    key: int,
     settings: Settings,
 ) -> tuple[float, int]:
     """One epoch: its loss and how many steps it made; one engine call unless a callback listens."""
     listening = [each for each in settings.callbacks if each.every_steps is not None]
     if not listening:
-        return plan.epoch(*samples, order, step_size, rates, settings.n_threads)
+        return plan.epoch(*samples, order, step_size, rates, settings.n_threads, key)
     order = np.arange(len(samples[0])) if order is None else order
     every = [_checks.count("every_steps", each.every_steps) for each in listening]
     stretch = math.gcd(*every)  # after each of which one of them may be due
@@ -293,7 +299,9 @@ def _epoch(
     while steps * step_size < len(order):
         rows = order[steps * step_size : (steps + stretch) * step_size]
         of_stretch = rates if isinstance(rates, float) else rates[steps : steps + stretch]
-        loss, made = plan.epoch(*samples, rows, step_size, of_stretch, settings.n_threads)
+        loss, made = plan.epoch(
+            *samples, rows, step_size, of_stretch, settings.n_threads, key, steps
+        )
         steps += made
         if not math.isfinite(loss):
             return loss, steps

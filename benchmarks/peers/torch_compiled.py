@@ -27,7 +27,7 @@ class Trainer(torch_eager.Trainer):
         pairs, tensors, X, y, loss_of = self.pairs, self.tensors, self.X, self.y, self.loss
         rate, adam = self.model.learning_rate, self.model.optimizer == "adam"
         moments = [(torch.zeros_like(tensor), torch.zeros_like(tensor)) for tensor in tensors]
-        t = torch.zeros((), dtype=X.dtype)
+        t = torch.zeros(1, dtype=X.dtype)  # of one element, as the total below
 
         def loss(pairs: torch_eager.Parameters, rows: torch.Tensor) -> torch.Tensor:
             return loss_of(torch_eager.forward(pairs, X[rows]), y[rows])

@@ -39,6 +39,7 @@ cdef enum Activation:
     GELU_TANH
     SILU
     MISH
+    SLOPES                      # whatever it was: its derivative is written down
     SOFTMAX
     LOG_SOFTMAX
 

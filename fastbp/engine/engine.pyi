@@ -17,12 +17,17 @@ class Plan:
     def parameters(self) -> NDArray[Any]: ...
     @property
     def state(self) -> NDArray[Any]: ...
+    @property
+    def drops(self) -> bool: ...
     progress: tuple[int, float]
     def __init__(
         self,
-        layers: Sequence[tuple[int, float, bool, int, int, int, int]],
+        layers: Sequence[
+            tuple[int, float, bool, float, float, float, float, int, int, int, int]
+        ],
         loss: tuple[int, float, Sequence[float]],
         dtype: np.dtype[Any],
+        dropout: float = 0,
     ) -> None: ...
     def set_optimizer(self, kind: int, settings: Mapping[str, float]) -> None: ...
     def predict(
@@ -45,4 +50,6 @@ class Plan:
         batch_size: int,
         rates: float | NDArray[np.float64],
         n_threads: int = 1,
+        key: int = 0,
+        first_step: int = 0,
     ) -> tuple[float, int]: ...

@@ -11,6 +11,7 @@ import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, ceil, isfinite, sqrt
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
@@ -23,12 +24,12 @@ from .crossovers cimport (
 )
 from .denormals cimport denormals_flush, denormals_restore
 from .optimizers cimport (
-    Rule, apply, begin_step, clip_to_norm, end_step, is_plain, state_vectors,
+    Rule, apply, begin_step, clip_to_norm, end_step, is_plain_rule, sign, state_vectors,
 )
 from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, loss_pass, own_scratch, scratch_size,
 )
-from .products cimport Goal, finish_update, forward, round_up
+from .products cimport Goal, finish_update, forward, limit_norms, round_up
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES, panel_width, weighted_sum
@@ -129,6 +130,7 @@ cdef struct Epoch:
     Py_ssize_t start            # first row of the batch under way
     Py_ssize_t done             # rows of that batch whose gradient is taken
     Py_ssize_t steps            # whole steps made
+    Py_ssize_t first_step       # how many were made before, for what is dropped
     double batch_loss           # of those rows
     double loss                 # summed over the rows of all whole batches
     const double* rates         # the learning rate of each step, or
@@ -194,13 +196,35 @@ cdef void apply_to_layers(
         size = 0 if layer.frozen else layer.bias + layer.n_out - layer.weight
         first = layer.weight + share(member, 0, size, 1)
         stop = layer.weight + share(member, 1, size, 1)
-        apply(rule, parameters, gradient + first, first, stop - first)
+        apply(rule, 0, 0, parameters, gradient + first, first, stop - first)
     barrier(member)
 
 
-cdef bint is_fused(const Rule* rule) noexcept nogil:
+cdef void add_penalties(
+    const Net* net, const real* parameters, real* gradient, const Member* member,
+) noexcept nogil:
+    """Add the gradient of the penalties on the weights that training may change."""
+    cdef const Layer* layer
+    cdef Py_ssize_t at, size, i
+    cdef real l1, l2
+    for at in range(net.depth):
+        layer = &net.layers[at]
+        l1, l2 = <real>layer.l1, <real>layer.l2
+        size = 0 if layer.frozen else layer.n_in * layer.n_out
+        for i in range(layer.weight + share(member, 0, size, 1),
+                       layer.weight + share(member, 1, size, 1)):
+            gradient[i] += l2 * parameters[i] + l1 * sign(parameters[i])
+    barrier(member)
+
+
+cdef bint is_plain(const Net* net, const Rule* rule) noexcept nogil:
+    """Whether products make the whole step of their own."""
+    return is_plain_rule(rule) and not net.has_penalties
+
+
+cdef bint is_fused(const Net* net, const Rule* rule) noexcept nogil:
     """Whether a rule may update each weight as soon as its gradient is there."""
-    return is_plain(rule) or HAS_TILES and rule.clip_norm == INFINITY
+    return is_plain(net, rule) or HAS_TILES and rule.clip_norm == INFINITY
 
 
 cdef Status advance(
@@ -218,15 +242,19 @@ cdef Status advance(
     cdef Rule rule = shared_rule[0]
     cdef Status status = DONE
     cdef Goal goal
-    cdef Py_ssize_t size, n
+    cdef Py_ssize_t size, n, at
     while epoch.start < samples.n:
         size = min(epoch.batch_size, samples.n - epoch.start)
         n = min(work.rows, size - epoch.done)
         rate = epoch.rates[0 if epoch.constant else epoch.steps]
         begin_step(&rule, rate)
-        if n < size or not is_fused(&rule):
+        if net.drops:
+            if is_first(member):
+                work.step, work.row = epoch.first_step + epoch.steps, epoch.done
+            barrier(member)
+        if n < size or not is_fused(net, &rule):
             goal = Goal(work.gradient, 1, 0 if epoch.done == 0 else 1, NULL)
-        elif is_plain(&rule):
+        elif is_plain(net, &rule):
             goal = Goal(parameters, -rate, 1 - rate * rule.weight_decay, NULL)
         else:
             goal = Goal(parameters, 1, 0, &rule)
@@ -238,12 +266,18 @@ cdef Status advance(
         epoch.done += n
         if epoch.done == size:
             if goal.vector != parameters:
+                if net.has_penalties:
+                    add_penalties(net, parameters, <real*>work.gradient, member)
                 if rule.clip_norm != INFINITY:
                     if is_first(member):
                         work.norm = norm_of(<const real*>work.gradient, net.n_parameters)
                     barrier(member)
                     clip_to_norm(&rule, work.norm)
                 apply_to_layers(net, &rule, parameters, <const real*>work.gradient, member)
+            for at in range(net.depth if net.has_limits else 0):
+                if net.layers[at].max_norm > 0 and not net.layers[at].frozen:
+                    limit_norms(&net.layers[at], parameters, <real*>work.delta, member)
+                    barrier(member)
             end_step(&rule)
             epoch.loss += epoch.batch_loss * size
             epoch.start += size
@@ -342,6 +376,7 @@ cdef struct Call:
     Workspace* work
     Epoch* epoch                # to train, by the
     Rule* rule
+    uint64_t key
     Sweep* sweep                # to sweep
     void* gradient
     const void* X               # to predict
@@ -490,13 +525,17 @@ cdef class Plan:
 
     Parameters
     ----------
-    layers : list of (activation, alpha, frozen, n_in, n_out, weight, bias)
-        Codes from `ACTIVATIONS` and their parameters, whether training leaves the layer alone,
+    layers : list of tuples
+        Each (activation, alpha, frozen, l1, l2, max_norm, dropout, n_in, n_out, weight, bias):
+        codes from `ACTIVATIONS` and their parameters, whether training leaves the layer alone,
+        penalties, the greatest norm of a column (0: any), the part of the outputs that is dropped,
         sizes, and offsets into the parameter vector.
     loss : (int, float, sequence of float)
         A code from `LOSSES`, its parameter, and the level of each output for a quantile loss.
     dtype : numpy.dtype
         float32 or float64.
+    dropout : float
+        The part of the inputs that training drops.
 
     Attributes
     ----------
@@ -519,7 +558,10 @@ cdef class Plan:
     cdef Py_ssize_t item
     cdef bint training
 
-    def __cinit__(self, list layers not None, tuple loss not None, cnp.dtype dtype not None):
+    def __cinit__(
+        self, list layers not None, tuple loss not None, cnp.dtype dtype not None,
+        double dropout=0,
+    ):
         cdef Net* net = &self.net
         cdef Layer* layer = NULL
         cdef Py_ssize_t at, width
@@ -531,12 +573,17 @@ cdef class Plan:
         net.layers = <Layer*>calloc(net.depth, sizeof(Layer))
         if net.layers == NULL:
             raise MemoryError
+        net.dropout = dropout
+        net.drops = dropout > 0
         net.loss, net.loss_parameter, levels = loss
         for at in range(net.depth):
             layer = &net.layers[at]
-            (layer.activation, layer.alpha, layer.frozen,
-             layer.n_in, layer.n_out, layer.weight, layer.bias) = layers[at]
-            net.has_slopes |= activations.needs_slopes(layer.activation)
+            (layer.activation, layer.alpha, layer.frozen, layer.l1, layer.l2, layer.max_norm,
+             layer.dropout, layer.n_in, layer.n_out, layer.weight, layer.bias) = layers[at]
+            net.has_slopes |= activations.needs_slopes(layer.activation) or layer.dropout > 0
+            net.drops |= layer.dropout > 0
+            net.has_limits |= layer.max_norm > 0
+            net.has_penalties |= layer.l1 != 0 or layer.l2 != 0
             net.lowest += layer.frozen and net.lowest == at
             layer.output = net.n_outputs
             width = round_up(layer.n_out, PADDING // self.item)
@@ -609,6 +656,11 @@ cdef class Plan:
             self.state[:] = settings.get("initial_accumulator", 0)
         rule.state, rule.stride = cnp.PyArray_DATA(self.state), stride
         self.rule = rule
+
+    @property
+    def drops(self):
+        """Whether training drops anything."""
+        return self.net.drops
 
     @property
     def progress(self):
@@ -780,10 +832,14 @@ cdef class Plan:
         self.run_training(&call, &samples, samples.n, n_threads)
         return sweep.loss
 
-    def epoch(self, X, y, weights, order, Py_ssize_t batch_size, rates, int n_threads=1):
+    def epoch(
+        self, X, y, weights, order, Py_ssize_t batch_size, rates, int n_threads=1,
+        uint64_t key=0, Py_ssize_t first_step=0,
+    ):
         """One epoch of the optimizer over the rows in `order` (None: all, as they lie).
 
-        `rates` is the learning rate, or a float64 array of one for each step.
+        `rates` is the learning rate, or a float64 array of one for each step. What is dropped
+        depends on `key` and on the number of the step, from `first_step` on.
 
         Returns the mean of the batches' losses before their steps, weighted by their sizes, and
         the number of whole steps made. A loss that is not finite ends the epoch before the
@@ -792,7 +848,8 @@ cdef class Plan:
         cdef Samples samples
         cdef double rate
         cdef Epoch epoch = Epoch(batch_size=batch_size, start=0, done=0, steps=0,
-                                 batch_loss=0, loss=0, rates=&rate, constant=True)
+                                 first_step=first_step, batch_loss=0, loss=0, rates=&rate,
+                                 constant=True)
         cdef Call call
         assert batch_size > 0
         self.describe(X, y, weights, order, &samples)
@@ -802,6 +859,7 @@ cdef class Plan:
             epoch.rates, epoch.constant = <double*>pointer(rates, cnp.NPY_FLOAT64, "rates"), False
             assert len(rates) == (samples.n + batch_size - 1) // batch_size
         call.task, call.epoch, call.rule = TRAIN, &epoch, &self.rule
+        call.key = key
         self.run_training(&call, &samples, min(batch_size, samples.n), n_threads)
         if call.status == NOT_FINITE:
             return epoch.batch_loss, epoch.steps
@@ -826,10 +884,12 @@ cdef class Plan:
             rows = rows_per_pass(&self.net, batch, STEP, self.item)
             n_threads = useful_threads(&self.net, samples.n, rows, STEP, n_threads)
             self.prepare(rows, batch, n_threads,
-                         call.task == TRAIN and not is_fused(&self.rule))
+                         call.task == TRAIN and not is_fused(&self.net, &self.rule))
             call.net, call.parameters, call.work = &self.net, self.theta, &self.work
             call.single = self.type_number == cnp.NPY_FLOAT32
             call.samples = samples
+            self.work.dropping = call.task == TRAIN
+            self.work.key = call.key if call.task == TRAIN else 0
             run(call, n_threads)
         finally:
             self.training = False

@@ -50,7 +50,7 @@ cdef struct Rule:
     double product_after        # what `product` will be
 
 
-cdef inline bint is_plain(const Rule* rule) noexcept nogil:
+cdef inline bint is_plain_rule(const Rule* rule) noexcept nogil:
     """Whether a step is theta := a theta - b g, which a product makes of its own."""
     return (rule.kind == SGD and rule.momentum == 0
             and rule.clip_value == INFINITY and rule.clip_norm == INFINITY)
@@ -111,13 +111,14 @@ cdef inline real sign(real x) noexcept nogil:
 
 
 cdef inline void treat(
-    const Rule* rule, const real* theta, const real* g, Py_ssize_t n, real* d,
+    const Rule* rule, double l1, double l2, const real* theta, const real* g, Py_ssize_t n, real* d,
 ) noexcept nogil:
-    """d := the gradient as a rule takes it: scaled, clipped, and with the decay of theta."""
+    """d := the gradient as a rule takes it: with penalties, scaled, clipped, and with decay."""
     cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay
+    cdef real first = l1, second = l2
     cdef Py_ssize_t i
     for i in range(n):
-        d[i] = g[i] * factor
+        d[i] = (g[i] + second * theta[i] + first * sign(theta[i])) * factor
         d[i] = limit if d[i] > limit else d[i]
         d[i] = -limit if d[i] < -limit else d[i]
         d[i] += decay * theta[i]
@@ -268,13 +269,14 @@ cdef inline void apply_lion(
 
 
 cdef inline void apply_stretch(
-    const Rule* rule, real* theta, const real* g, real* first, real* second, real* third,
-    Py_ssize_t n,
+    const Rule* rule, double l1, double l2, real* theta, const real* g,
+    real* first, real* second, real* third, Py_ssize_t n,
 ) noexcept nogil:
     """Update n parameters, at most STRETCH, with the vectors of the rule's state beside them."""
     cdef real[STRETCH] treated
-    if rule.factor != 1 or rule.clip_value != INFINITY or rule.decay != 0:
-        treat(rule, theta, g, n, treated)
+    if (rule.factor != 1 or rule.clip_value != INFINITY or rule.decay != 0
+            or l1 != 0 or l2 != 0):
+        treat(rule, l1, l2, theta, g, n, treated)
         g = treated
     if rule.kind == SGD:
         apply_sgd(rule, theta, g, first, n)
@@ -297,13 +299,14 @@ cdef inline void apply_stretch(
 
 
 cdef inline void apply(
-    const Rule* rule, real* parameters, const real* gradient, Py_ssize_t at, Py_ssize_t n,
+    const Rule* rule, double l1, double l2, real* parameters, const real* gradient,
+    Py_ssize_t at, Py_ssize_t n,
 ) noexcept nogil:
-    """Update parameters at .. at + n by their gradient, n elements."""
+    """Update parameters at .. at + n by their gradient, n elements, and their penalties."""
     cdef real* first = <real*>rule.state + at
     cdef Py_ssize_t done = 0
     while done < n:
-        apply_stretch(rule, parameters + at + done, gradient + done, first + done,
+        apply_stretch(rule, l1, l2, parameters + at + done, gradient + done, first + done,
                       first + rule.stride + done, first + 2 * rule.stride + done,
                       min(<Py_ssize_t>STRETCH, n - done))
         done += STRETCH

@@ -4,9 +4,13 @@ Every member of a team walks through the same passes; the products are shared, a
 worth sharing is left to the first member.
 """
 from libc.math cimport isfinite
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from .activations cimport IDENTITY, exponentials, multiply_by_derivative, needs_slopes
+from .activations cimport (
+    IDENTITY, SLOPES, exponentials, multiply_by_derivative, needs_slopes,
+)
+from .dropout cimport drop, drop_with_slopes, step_key
 from .losses cimport row_loss, takes_exponentials
 from .products cimport Goal, Outer, backward, backward_scratch, forward, forward_scratch, round_up
 from .records cimport Layer, Net, Samples, real
@@ -27,6 +31,10 @@ cdef struct Workspace:
     double* losses          # rows: the loss of each row of a pass
     void* gradient          # n_parameters; NULL until a batch is larger than `rows`
     Outer late              # the first layer's update, where it waits for the next step
+    bint dropping           # whether this pass drops outputs, by
+    uint64_t key            # the key of the call,
+    Py_ssize_t step         # the step, and
+    Py_ssize_t row          # which row of the batch is the first of the pass
     double norm             # of the gradient, and
     bint pause              # what the first member decided, for all members
 
@@ -53,7 +61,7 @@ cdef inline real* slopes_of(
     const Layer* layer, const real* parameters, const Workspace* work,
 ) noexcept nogil:
     """Where a layer writes f'(Z) down, or NULL."""
-    if not needs_slopes(layer.activation):
+    if not (needs_slopes(layer.activation) or layer.dropout > 0):
         return NULL
     return <real*>work.slopes + layer.output * work.rows
 
@@ -64,9 +72,12 @@ cdef inline Outer* late_update(
     """Where the update of layer `at` may wait, or NULL.
 
     It does in the first layer, as nothing else reads its weights on the way back; of one row,
-    as this saves a pass over them; and not with one output, whose weights are few.
+    as this saves a pass over them; and not with one output, whose weights are few. Nor where the
+    input or the weights are changed in between.
     """
-    return &work.late if at == 0 and work.rows == 1 and net.layers[0].n_out > 1 else NULL
+    if at > 0 or work.rows > 1 or net.layers[0].n_out == 1 or net.drops or net.has_limits:
+        return NULL
+    return &work.late
 
 
 cdef inline const real* gather(
@@ -79,15 +90,36 @@ cdef inline const real* gather(
     """
     cdef const real* X = <const real*>samples.X
     cdef Py_ssize_t i
-    if samples.order == NULL:
+    cdef Py_ssize_t sample
+    cdef real* row
+    cdef bint dropping = work.dropping and net.dropout > 0
+    if samples.order == NULL and not dropping:
         return X + start * net.n_in
-    if n == 1:
+    if n == 1 and not dropping:
         return X + samples.order[start] * net.n_in
     for i in range(share(member, 0, n, 1), share(member, 1, n, 1)):
-        memcpy(<real*>work.inputs + i * net.n_in, X + samples.order[start + i] * net.n_in,
-               net.n_in * sizeof(real))
+        sample = start + i if samples.order == NULL else samples.order[start + i]
+        row = <real*>work.inputs + i * net.n_in
+        memcpy(row, X + sample * net.n_in, net.n_in * sizeof(real))
+        if dropping:
+            drop(row, net.n_in, net.dropout, step_key(work.key, work.step, -1),
+                 (work.row + i) * net.n_in)
     barrier(member)
     return <const real*>work.inputs
+
+
+cdef inline void drop_outputs(
+    const Layer* layer, Py_ssize_t at, real* outputs, Py_ssize_t n, Workspace* work,
+    const Member* member,
+) noexcept nogil:
+    """Drop outputs of layer `at`, shared by rows."""
+    cdef Py_ssize_t first = share(member, 0, n, 1) * layer.n_out
+    cdef Py_ssize_t size = share(member, 1, n, 1) * layer.n_out - first
+    drop_with_slopes(
+        layer.activation, <real>layer.alpha, outputs + first,
+        slopes_of(layer, <const real*>outputs, work) + first, needs_slopes(layer.activation), size,
+        layer.dropout, step_key(work.key, work.step, at), work.row * layer.n_out + first)
+    barrier(member)
 
 
 cdef inline void forward_pass(
@@ -106,6 +138,8 @@ cdef inline void forward_pass(
                 IDENTITY if net.from_logits and at == net.depth - 1 else layer.activation,
                 parameters, late_update(net, at, work), inputs, n, outputs,
                 slopes_of(layer, parameters, work), own_scratch(parameters, work, member), member)
+        if work.dropping and layer.dropout > 0:
+            drop_outputs(layer, at, outputs, n, work, member)
         inputs = outputs
 
 
@@ -180,6 +214,7 @@ cdef inline void backward_pass(
     cdef const Layer* layer = &net.layers[net.depth - 1]
     cdef const Layer* below
     cdef const Goal* own_goal
+    cdef int activation
     cdef Py_ssize_t at
     if not net.from_logits:
         if is_first(member):
@@ -193,12 +228,16 @@ cdef inline void backward_pass(
         if layer.frozen:
             own_goal = NULL
         if at == 0:
-            backward(layer, NULL, parameters, X, NULL, delta, n, <real*>NULL, own_goal,
+            backward(layer, IDENTITY, <real>0, parameters, X, NULL, delta, n, <real*>NULL, own_goal,
                      late_update(net, at, work) if plain else NULL, scratch, member)
             return
         below = &net.layers[at - 1]
         inputs = <real*>work.outputs + below.output * work.rows
-        backward(layer, below, parameters, inputs, slopes_of(below, parameters, work), delta, n,
+        activation = below.activation
+        if work.dropping and below.dropout > 0:
+            activation = SLOPES
+        backward(layer, activation, <real>below.alpha, parameters, inputs,
+                 slopes_of(below, parameters, work), delta, n,
                  delta_below if at > net.lowest else <real*>NULL, own_goal, NULL, scratch, member)
         delta, delta_below = delta_below, delta
 

@@ -32,7 +32,7 @@ from .crossovers cimport (
     DELTA_PANELS, DELTA_WIDTH, DOT_ROWS, LAID_OUT_WIDTH, LARGE_DELTA, LARGE_WEIGHT, MANY_ROWS,
     WHOLE_WEIGHT,
 )
-from .optimizers cimport Rule, apply
+from .optimizers cimport Rule, apply, root
 from .records cimport Layer, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport (
@@ -344,6 +344,28 @@ cdef inline void forward(
     barrier(member)
 
 
+cdef inline void limit_norms(
+    const Layer* layer, real* parameters, real* norms, const Member* member,
+) noexcept nogil:
+    """Shorten each of this member's columns of W that is longer than max_norm to that.
+
+    `norms` has room for a column's each; as many as are shared at a time.
+    """
+    cdef real* W = parameters + layer.weight
+    cdef Py_ssize_t n_out = layer.n_out, panel = panel_width(sizeof(real)), i, j
+    cdef Py_ssize_t first = share(member, 0, n_out, panel), stop = share(member, 1, n_out, panel)
+    cdef real most = <real>layer.max_norm
+    memset(norms + first, 0, (stop - first) * sizeof(real))
+    for i in range(layer.n_in):
+        for j in range(first, stop):
+            norms[j] += W[i * n_out + j] * W[i * n_out + j]
+    for j in range(first, stop):
+        norms[j] = most / root(norms[j]) if norms[j] > most * most else 1
+    for i in range(layer.n_in):
+        for j in range(first, stop):
+            W[i * n_out + j] *= norms[j]
+
+
 # --- backward -------------------------------------------------------------------------------
 
 cdef inline void scale(real beta, real* target, Py_ssize_t n) noexcept nogil:
@@ -400,7 +422,8 @@ cdef inline void backward_one_row(
             pass
         elif goal.rule != NULL:
             add_outer(rows, NULL, n_out, <real>1, x + i, d, <real>0, block)
-            apply(goal.rule, <real*>goal.vector, block, layer.weight + i * n_out, rows * n_out)
+            apply(goal.rule, layer.l1, layer.l2, <real*>goal.vector, block,
+                  layer.weight + i * n_out, rows * n_out)
         elif goal.beta == 1:
             add_outer(count, active, n_out, <real>goal.alpha, x + i, d, <real>1,
                       gradient + i * n_out)
@@ -421,7 +444,7 @@ cdef inline void backward_column_or_row(
     scale(<real>goal.beta, gradient, size)
     combine_rows(n, size, x, A, <real>goal.alpha, gradient)
     if goal.rule != NULL:
-        apply(goal.rule, <real*>goal.vector, gradient, layer.weight, size)
+        apply(goal.rule, layer.l1, layer.l2, <real*>goal.vector, gradient, layer.weight, size)
 
 
 cdef inline void input_gradient_of_column(
@@ -540,7 +563,8 @@ cdef inline void weight_gradient_rows(
                 r += TILE_ROWS
             j += panel
         if ruled:
-            apply(goal.rule, <real*>goal.vector, block, at + first * n_out, (last - first) * n_out)
+            apply(goal.rule, layer.l1, layer.l2, <real*>goal.vector, block, at + first * n_out,
+                  (last - first) * n_out)
         first = last
 
 
@@ -597,28 +621,27 @@ cdef inline void bias_gradient(
     scale(<real>goal.beta, gradient, columns)
     add_rows(n, D + first, n_out, columns, <real>goal.alpha, gradient)
     if goal.rule != NULL:
-        apply(goal.rule, <real*>goal.vector, gradient, layer.bias + first, columns)
+        apply(goal.rule, 0, 0, <real*>goal.vector, gradient, layer.bias + first, columns)
 
 
 cdef inline void backward(
-    const Layer* layer, const Layer* below, const real* parameters,
+    const Layer* layer, int activation, real alpha, const real* parameters,
     const real* X, const real* slopes, const real* D, Py_ssize_t n, real* D_in,
     const Goal* goal, Outer* late, real* scratch, const Member* member,
 ) noexcept nogil:
     """D_in := (D W^T) * f'(Z), and the gradients X^T D of W and sum D of b to where they shall go.
 
-    X = f(Z) is the layer's input and f is the activation of the layer `below`, with f' in `slopes`
-    where X does not determine it. D_in may be NULL, and so may the goal. With beta = 0 the goal's
-    vector becomes the gradient, and with the parameters themselves as vector, alpha = -rate and
-    beta = 1 it is the whole update of plain SGD, without a gradient buffer. A block of W is used
-    for D_in before it is written. With `late`, W stays as it is and its update waits there, for as
-    long as X and D do.
+    X = f(Z) is the layer's input and f is `activation`, with its parameter alpha, and with f' in
+    `slopes` where X does not determine it. D_in may be NULL, and so may the goal. With beta = 0 the
+    goal's vector becomes the gradient, and with the parameters themselves as vector, alpha = -rate
+    and beta = 1 it is the whole update of plain SGD, without a gradient buffer. A block of W is
+    used for D_in before it is written. With `late`, W stays as it is and its update waits there,
+    for as long as X and D do.
     """
     cdef const real* W = parameters + layer.weight
     cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, i, rows = n
     cdef Py_ssize_t panel = panel_width(sizeof(real))
     cdef Py_ssize_t first = 0, stop = n_in
-    cdef int activation = below.activation if D_in != NULL else IDENTITY
     cdef bint gated = activation == RELU
     cdef const real* slope = NULL
     if HAS_TILES and n > 1 and n_in > 1 and n_out > 1:
@@ -649,13 +672,13 @@ cdef inline void backward(
         if goal != NULL:
             gemm[real](True, False, n_in, n_out, n, <real>goal.alpha, X, D, <real>goal.beta,
                        <real*>goal.vector + layer.weight)
-    if not gated and activation != IDENTITY and first < stop:
+    if D_in != NULL and not gated and activation != IDENTITY and first < stop:
         if stop - first == n_in:
             rows, stop = 1, n * n_in
         for i in range(rows):
             if slopes != NULL:
                 slope = slopes + i * n_in + first
-            multiply_by_derivative(activation, <real>below.alpha, X + i * n_in + first, slope,
+            multiply_by_derivative(activation, alpha, X + i * n_in + first, slope,
                                    D_in + i * n_in + first, 1, stop - first)
     if goal != NULL:
         bias_gradient(layer, D, n, goal, scratch, member)

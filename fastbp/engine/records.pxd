@@ -9,6 +9,10 @@ cdef struct Layer:
     int activation
     double alpha            # the activation's parameter
     bint frozen             # whether training leaves its parameters alone
+    double l1               # the penalty on W: l1 |w| + l2 / 2 w^2
+    double l2
+    double max_norm         # of each column of W, or 0
+    double dropout          # which part of the outputs training drops
     Py_ssize_t n_in
     Py_ssize_t n_out
     Py_ssize_t weight       # where W (n_in x n_out, row-major) starts in the flat buffers
@@ -28,6 +32,10 @@ cdef struct Net:
     double loss_parameter
     double* levels          # n_out: the quantiles of a quantile loss
     Py_ssize_t lowest       # the first layer that is not frozen
+    double dropout          # which part of the inputs training drops
+    bint drops              # whether training drops anything
+    bint has_penalties
+    bint has_limits
     bint has_slopes         # whether an activation writes its derivative down
     bint from_logits        # the loss includes the last activation and starts from Z
 
