@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from fastbp import _checks, activations
+from fastbp._data import short_repr
 from fastbp.initializers import INITIALIZERS
 
 if TYPE_CHECKING:
@@ -75,12 +76,7 @@ class Dense:
 
     def __repr__(self) -> str:
         """Return the call that makes it, without what is left at its default."""
-        shown = [
-            f"{each.name}={getattr(self, each.name)!r}"
-            for each in fields(self)
-            if each.name in ("units", "activation") or getattr(self, each.name) != each.default
-        ]
-        return f"Dense({', '.join(shown)})"
+        return short_repr(self, "units", "activation")
 
 
 @dataclass(frozen=True)

@@ -48,25 +48,31 @@ def minimize(
     history = training.History(metrics={name: [] for name in settings.metrics})
     gradient = np.zeros_like(plan.parameters)
     last_good = plan.parameters[trained].astype(np.float64)
+    evaluated, mean_loss = last_good, math.inf  # where the loss was taken last, and what it was
     started = time.perf_counter()
 
     def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        nonlocal evaluated, mean_loss
         with np.errstate(over="ignore"):
             plan.parameters[trained] = theta
         loss = math.inf
         if engine.all_finite(plan.parameters):
-            loss = plan.loss_and_gradient(*samples, gradient, settings.n_threads)
-            loss += penalty(plan.parameters, gradient)
+            evaluated = np.array(theta)
+            mean_loss = plan.loss_and_gradient(*samples, gradient, settings.n_threads)
+            loss = mean_loss + penalty(plan.parameters, gradient)
         if not math.isfinite(loss):  # the line search went too far
             return math.inf, np.zeros(len(trained))
         return loss, gradient[trained].astype(np.float64)
 
     def after_iteration(theta: NDArray[np.float64]) -> None:
-        nonlocal last_good, started
+        nonlocal last_good, started, evaluated, mean_loss
         last_good = np.array(theta)
         plan.parameters[trained] = last_good
         history.seconds.append(time.perf_counter() - started)
-        history.loss.append(plan.loss_and_gradient(*samples, None, settings.n_threads))
+        if not np.array_equal(last_good, evaluated):  # a line search may end before its last try
+            mean_loss = plan.loss_and_gradient(*samples, None, settings.n_threads)
+            evaluated = last_good
+        history.loss.append(mean_loss)
         training.look(network, plan, samples, validation, settings, history)
         # every callback hears of the iteration, whatever another one answers
         if any([callback.on_epoch_end(network, history) for callback in settings.callbacks]):

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, ClassVar
 
 from fastbp import _checks
+from fastbp._data import check_fields, short_repr
 from fastbp._dispatch import engine
 from fastbp.schedules import LearningRate, learning_rate
 
@@ -47,18 +48,11 @@ class Optimizer:
     decoupled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            checked = CHECKS[each.name](each.name, getattr(self, each.name))
-            object.__setattr__(self, each.name, checked)
+        check_fields(self, CHECKS)
 
     def __repr__(self) -> str:
         """Return the call that makes it, without what is left at its default."""
-        shown = [
-            f"{each.name}={getattr(self, each.name)!r}"
-            for each in fields(self)
-            if each.name == "learning_rate" or getattr(self, each.name) != each.default
-        ]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return short_repr(self, "learning_rate")
 
 
 def _or_none(check: Any) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field
 from functools import singledispatch
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _checks
+from fastbp._data import check_fields
 
 __all__ = [
     "Cosine", "Exponential", "InverseScaling", "LearningRate", "OneCycle", "Plateau", "Polynomial",
@@ -29,9 +30,7 @@ class Schedule:
     """What all schedules have in common: settings that are checked."""
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            checked = CHECKS[each.name](each.name, getattr(self, each.name))
-            object.__setattr__(self, each.name, checked)
+        check_fields(self, CHECKS)
 
 
 LearningRate = float | Schedule | Callable[[int], float]

@@ -252,3 +252,12 @@ class ReferenceNetwork:
             network, loss = network.sgd_step(X[rows], y[rows], learning_rate)
             total += loss * len(rows)
         return network, total / len(permutation)
+
+
+def reference_of(net):
+    """The reference of a network of Dense layers, whatever drops in between, as it is now."""
+    dense = [layer for layer in net.layers if hasattr(layer, "units")]
+    return ReferenceNetwork.from_flat(
+        net.parameters, [net.n_inputs, *(layer.units for layer in dense)],
+        [layer.activation for layer in dense], net.loss.name,
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference import ReferenceNetwork
+from reference import reference_of
 
 import fastbp
 from fastbp import Dense, Network, _dispatch
@@ -127,13 +127,6 @@ EVERY_KIND = [
     "AdamW(0.01, 0.9, 0.99, 1e-2, weight_decay=0.1)", "Adam(0.01, 0.9, 0.99, 1e-2, clip_norm=0.05)",
     "Nadam(0.01, 0.9, 0.99, 1e-2)", "Adamax(0.01, 0.9, 0.99, 1e-2)",
 ]
-
-
-def reference_of(net):
-    """The same network in plain NumPy."""
-    widths = [net.n_inputs, *(layer.units for layer in net.layers)]
-    activations = [layer.activation for layer in net.layers]
-    return ReferenceNetwork.from_flat(net.parameters, widths, activations, net.loss.name)
 
 
 def problem(widths, rows, call, dtype="float64"):

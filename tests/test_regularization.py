@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from reference import ACTIVATIONS, DERIVATIVES, ReferenceNetwork
+from reference import ACTIVATIONS, DERIVATIVES, reference_of
 from scipy import stats
 
 from fastbp import LBFGS, SGD, Adam, Dense, Dropout, Network, _dispatch
@@ -16,14 +16,6 @@ WIDTHS = [12, 40, 33, 3]
 def data(rows, dtype="float64"):
     rng = np.random.default_rng(rows)
     return rng.normal(size=(rows, 12)).astype(dtype), rng.normal(size=(rows, 3)).astype(dtype)
-
-
-def reference_of(net):
-    dense = [layer for layer in net.layers if isinstance(layer, Dense)]
-    return ReferenceNetwork.from_flat(
-        net.parameters, [net.n_inputs, *(layer.units for layer in dense)],
-        [layer.activation for layer in dense], net.loss.name,
-    )
 
 
 # --- penalties

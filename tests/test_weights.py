@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from reference import ReferenceNetwork
+from reference import reference_of
 
 from fastbp import SGD, Dense, Network
 
@@ -15,11 +15,6 @@ def classifier(seed=0, dtype="float64"):
 def data(n=60):
     rng = np.random.default_rng(1)
     return rng.normal(size=(n, 4)), rng.integers(3, size=n), rng.integers(0, 4, size=n)
-
-
-def reference_of(net):
-    return ReferenceNetwork.from_flat(net.parameters, [4, 9, 3], ["tanh", "softmax"],
-                                      "cross_entropy")
 
 
 def weighted(net, X, y, weights):

@@ -112,6 +112,11 @@ cdef inline real absolute(real x) noexcept nogil:
         return fabs(x)
 
 
+cdef inline real sign(real x) noexcept nogil:
+    """-1, 0 or 1."""
+    return <real>(x > 0) - <real>(x < 0)
+
+
 cdef inline real with_sign(real x, real sign) noexcept nogil:
     if real is float:
         return copysignf(x, sign)

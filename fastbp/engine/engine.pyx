@@ -23,8 +23,9 @@ from .crossovers cimport (
     MANY_ROWS, TEAM_CALL_FLOPS, TEAM_FLOPS, WHOLE_WEIGHT,
 )
 from .denormals cimport denormals_flush, denormals_restore
+from .elementary cimport sign
 from .optimizers cimport (
-    Rule, apply, begin_step, clip_to_norm, end_step, is_plain_rule, sign, state_vectors,
+    Rule, apply, begin_step, clip_to_norm, end_step, is_plain_rule, state_vectors,
 )
 from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, loss_pass, own_scratch, scratch_size,

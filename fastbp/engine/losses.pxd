@@ -9,7 +9,7 @@ from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.math cimport exp, expm1, fabs, log, log1p, log1pf, logf, pow, sqrt
 
 from .activations cimport EXPONENTIAL, SIGMOID, mixes_outputs
-from .elementary cimport exponential, sigmoid
+from .elementary cimport exponential, sigmoid, sign
 from .records cimport real
 from .tile cimport largest, sum_of, weighted_sum
 
@@ -86,7 +86,7 @@ cdef inline double absolute_error(
     for j in range(n):
         r = output[j] - target[j]
         total += fabs(r)
-        d[j] = <real>(r > 0) - <real>(r < 0)
+        d[j] = sign(r)
     return total
 
 

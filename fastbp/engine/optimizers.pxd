@@ -5,8 +5,9 @@ vector, or the rows of a weight whose gradient has just been taken. What depends
 the step alone is worked out once for each step, in `begin_step`. The formulas and their sources are
 in docs/optimizers.md.
 """
-from libc.math cimport INFINITY, fabs, fabsf, pow, sqrt, sqrtf
+from libc.math cimport INFINITY, pow, sqrt, sqrtf
 
+from .elementary cimport absolute, sign
 from .records cimport real
 from .tile cimport inverse_roots
 
@@ -97,17 +98,6 @@ cdef inline real root(real x) noexcept nogil:
         return sqrtf(x)
     else:
         return sqrt(x)
-
-
-cdef inline real magnitude(real x) noexcept nogil:
-    if real is float:
-        return fabsf(x)
-    else:
-        return fabs(x)
-
-
-cdef inline real sign(real x) noexcept nogil:
-    return <real>(x > 0) - <real>(x < 0)
 
 
 cdef inline void treat(
@@ -250,7 +240,7 @@ cdef inline void apply_adamax(
     for i in range(n):
         d = g[i]
         m[i] = beta1 * m[i] + other1 * d
-        size = magnitude(d) + epsilon
+        size = absolute(d) + epsilon
         u[i] = beta2 * u[i] if beta2 * u[i] > size else size
         theta[i] -= first * m[i] / u[i]
 
