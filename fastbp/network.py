@@ -110,14 +110,8 @@ class Network:
         self._plan = self._new_plan(self._dtype)
         self._parameters = self._plan.parameters
         self.optimizer = chosen
-        for layer, weight, bias in zip(self._dense, self.weights, self.biases, strict=True):
-            with np.errstate(over="ignore"):
-                weight[...] = initial_weight(
-                    self._progress.rng, layer.init, name_of(layer.activation), *weight.shape
-                )
-            bias[...] = 0
-        if not engine.all_finite(self._parameters):
-            raise ValueError(f"init must return values that {self._dtype.name} can hold")
+        for number in range(len(self._dense)):
+            self.weights[number][...] = self._initial_weight(number)
 
     def _new_plan(self, dtype: np.dtype[Any]) -> engine.Plan:
         """This network as the engine sees it, with parameters of its own."""
@@ -138,6 +132,18 @@ class Network:
             raise MemoryError(
                 f"layers with {self.n_parameters:,} parameters do not fit into memory"
             ) from None
+
+    def _initial_weight(self, number: int) -> NDArray[Any]:
+        """Draw a first W for a Dense layer."""
+        layer, (n_in, n_out, _, _) = self._dense[number], self._records[number]
+        drawn = initial_weight(
+            self._progress.rng, layer.init, name_of(layer.activation), n_in, n_out
+        )
+        with np.errstate(over="ignore"):
+            weight = np.ascontiguousarray(drawn, self._dtype)
+        if not engine.all_finite(weight):
+            raise ValueError(f"init must return values that {self._dtype.name} can hold")
+        return weight
 
     # --- what it is made of -----------------------------------------------------------------
 
@@ -659,6 +665,85 @@ class Network:
         rows = min(_checks.count("batch_size", batch_size), len(samples[0]))
         twin = self.copy()
         return training.range_test(twin._plan, twin._progress.rng, samples, rates, rows)
+
+    def freeze(self, *numbers: int) -> None:
+        """Leave Dense layers alone from now on, as those made with ``trainable=False``.
+
+        Parameters
+        ----------
+        *numbers : int
+            Which ones, counted as in `weights`, from the end where negative; all without any.
+
+        Raises
+        ------
+        TypeError, IndexError
+            If one is not an integer, or there is no such layer.
+        """
+        self._set_trainable(self._numbers(numbers), trainable=False)
+
+    def unfreeze(self, *numbers: int) -> None:
+        """Train Dense layers from now on that were left alone.
+
+        Parameters
+        ----------
+        *numbers : int
+            As for `freeze`.
+
+        Raises
+        ------
+        TypeError, IndexError
+            As for `freeze`.
+        """
+        self._set_trainable(self._numbers(numbers), trainable=True)
+
+    def reinitialize(self, *numbers: int) -> None:
+        """Start Dense layers anew: W drawn by the layer's `init`, b zero.
+
+        The optimizer starts over as well, as what it has gathered belongs to the old weights.
+
+        Parameters
+        ----------
+        *numbers : int
+            As for `freeze`.
+
+        Raises
+        ------
+        TypeError, IndexError, ValueError
+            As for `freeze`, or if an `init` returns something else than finite weights; nothing
+            has been changed then but the random numbers drawn.
+        """
+        chosen = self._numbers(numbers)
+        drawn = [self._initial_weight(number) for number in chosen]
+        for number, weight in zip(chosen, drawn, strict=True):
+            self.weights[number][...] = weight
+            self.biases[number][...] = 0
+        _, settings = engine_settings(self._optimizer)
+        self._plan.state[...] = settings.get("initial_accumulator", 0)
+        self._plan.progress = (0, 0.0)
+        self._progress.plateau = PlateauProgress()
+
+    def _numbers(self, numbers: tuple[int, ...]) -> list[int]:
+        """Which Dense layers are meant, each once."""
+        every = range(len(self._dense))
+        try:
+            return list(dict.fromkeys(every[number] for number in numbers)) or list(every)
+        except IndexError:
+            raise IndexError(
+                f"layers are numbered from 0 to {every[-1]}, got {list(numbers)}"
+            ) from None
+        except TypeError:
+            raise TypeError(f"layers are given by their numbers, got {list(numbers)}") from None
+
+    def _set_trainable(self, numbers: list[int], *, trainable: bool) -> None:
+        dense = list(self._dense)
+        for number in numbers:
+            dense[number] = dataclasses.replace(dense[number], trainable=trainable)
+        self._plan.freeze([not layer.trainable for layer in dense])
+        changed = iter(dense)
+        self._layers = tuple(
+            next(changed) if isinstance(layer, Dense) else layer for layer in self._layers
+        )
+        self._dense = tuple(dense)
 
     # --- what stays -------------------------------------------------------------------------
 

@@ -194,7 +194,7 @@ def section(docstring, *titles):
 def check_parameters(owner, function, *titles):
     """Every parameter of a function has an entry in one of the titled sections."""
     entries = section(inspect.getdoc(owner), *titles)
-    heads = re.findall(r"^(\w[\w, *]*?)(?: :|$)", entries, re.M)
+    heads = re.findall(r"^([\w*][\w, *]*?)(?: :|$)", entries, re.M)
     documented = set(re.findall(r"\w+", " ".join(heads)))
     parameters = set(inspect.signature(function).parameters) - {"self", "args", "kwargs"}
     assert parameters <= documented, f"{owner}: undocumented {parameters - documented}"

@@ -585,7 +585,6 @@ cdef class Plan:
             net.drops |= layer.dropout > 0
             net.has_limits |= layer.max_norm > 0
             net.has_penalties |= layer.l1 != 0 or layer.l2 != 0
-            net.lowest += layer.frozen and net.lowest == at
             layer.output = net.n_outputs
             width = round_up(layer.n_out, PADDING // self.item)
             net.n_outputs += width
@@ -602,6 +601,7 @@ cdef class Plan:
             raise MemoryError
         for at in range(len(levels)):
             net.levels[at] = levels[at]
+        self.find_lowest()
         self.parameters = aligned_zeros(net.n_parameters, dtype)
         self.theta = cnp.PyArray_DATA(self.parameters)
         self.rule.kind = -1
@@ -610,6 +610,20 @@ cdef class Plan:
         self.release_workspace()
         free(self.net.layers)
         free(self.net.levels)
+
+    cdef void find_lowest(self) noexcept:
+        """Find the first layer that training may change: the way back ends there."""
+        self.net.lowest = 0
+        while self.net.lowest < self.net.depth and self.net.layers[self.net.lowest].frozen:
+            self.net.lowest += 1
+
+    def freeze(self, list frozen not None):
+        """Say of each layer whether training leaves it alone from now on."""
+        cdef Py_ssize_t at
+        self.refuse_while_training()
+        for at in range(self.net.depth):
+            self.net.layers[at].frozen = frozen[at]
+        self.find_lowest()
 
     cdef void release_workspace(self) noexcept:
         free(self.memory)
