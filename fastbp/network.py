@@ -664,7 +664,7 @@ class Network:
         rates = np.geomspace(low, high, count)
         rows = min(_checks.count("batch_size", batch_size), len(samples[0]))
         twin = self.copy()
-        return training.range_test(twin._plan, twin._progress.rng, samples, rates, rows)
+        return training.range_test(twin._plan, twin._progress, samples, rates, rows)
 
     def freeze(self, *numbers: int) -> None:
         """Leave Dense layers alone from now on, as those made with ``trainable=False``.

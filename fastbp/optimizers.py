@@ -31,6 +31,9 @@ class Optimizer:
         Each element of the gradient is clipped to [-clip_value, clip_value].
     clip_norm : float, optional
         A gradient whose Euclidean norm, over all parameters, is greater is shortened to it.
+    noise, noise_decay : float
+        Normal numbers of variance ``noise / (1 + step)^noise_decay`` are added to each element,
+        after clipping (Neelakantan and others 2015). They come from the network's seed.
 
     Raises
     ------
@@ -43,6 +46,8 @@ class Optimizer:
     weight_decay: float = 0.0
     clip_value: float | None = None
     clip_norm: float | None = None
+    noise: float = 0.0
+    noise_decay: float = 0.55
     name: ClassVar[str]
     kind: ClassVar[str]  # of the engine's rule
     decoupled: ClassVar[bool] = False
@@ -65,6 +70,8 @@ CHECKS: dict[str, Any] = {
     "weight_decay": _checks.non_negative,
     "clip_value": _or_none(_checks.positive),
     "clip_norm": _or_none(_checks.positive),
+    "noise": _checks.non_negative,
+    "noise_decay": _checks.non_negative,
     "momentum": _checks.fraction,
     "dampening": _checks.fraction,
     "rho": _checks.fraction,
@@ -86,7 +93,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    learning_rate, weight_decay, clip_value, clip_norm
+    learning_rate, weight_decay, clip_value, clip_norm, noise, noise_decay
         As for every `Optimizer`.
     momentum : float
         In [0, 1): how much of the last step's direction is kept.
@@ -124,7 +131,7 @@ class AdaGrad(Optimizer):
 
     Parameters
     ----------
-    learning_rate, weight_decay, clip_value, clip_norm
+    learning_rate, weight_decay, clip_value, clip_norm, noise, noise_decay
         As for every `Optimizer`.
     epsilon : float
         Positive; added to the root.
@@ -147,7 +154,7 @@ class RMSProp(Optimizer):
 
     Parameters
     ----------
-    learning_rate, weight_decay, clip_value, clip_norm
+    learning_rate, weight_decay, clip_value, clip_norm, noise, noise_decay
         As for every `Optimizer`.
     rho : float
         In [0, 1): how much of the running mean is kept in a step.
@@ -173,7 +180,7 @@ class AdaDelta(Optimizer):
 
     Parameters
     ----------
-    learning_rate, weight_decay, clip_value, clip_norm
+    learning_rate, weight_decay, clip_value, clip_norm, noise, noise_decay
         As for every `Optimizer`; the rate is 1 in the paper.
     rho : float
         In [0, 1): how much of the running means is kept in a step.
@@ -194,7 +201,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    learning_rate, weight_decay, clip_value, clip_norm
+    learning_rate, weight_decay, clip_value, clip_norm, noise, noise_decay
         As for every `Optimizer`.
     beta1, beta2 : float
         In [0, 1): how much of the means of the gradient and of its square is kept in a step.
@@ -224,7 +231,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    learning_rate, clip_value, clip_norm, beta1, beta2, epsilon, amsgrad
+    learning_rate, clip_value, clip_norm, noise, noise_decay, beta1, beta2, epsilon, amsgrad
         As for `Adam`.
     weight_decay : float
         Each parameter shrinks by ``learning_rate * weight_decay`` of itself in a step.
@@ -242,7 +249,7 @@ class Nadam(Optimizer):
 
     Parameters
     ----------
-    learning_rate, weight_decay, clip_value, clip_norm
+    learning_rate, weight_decay, clip_value, clip_norm, noise, noise_decay
         As for every `Optimizer`.
     beta1, beta2 : float
         In [0, 1), as for `Adam`.
@@ -267,7 +274,7 @@ class Adamax(Optimizer):
 
     Parameters
     ----------
-    learning_rate, weight_decay, clip_value, clip_norm
+    learning_rate, weight_decay, clip_value, clip_norm, noise, noise_decay
         As for every `Optimizer`.
     beta1, beta2 : float
         In [0, 1): how much of the mean of the gradient and of the maximum is kept in a step.
@@ -289,7 +296,7 @@ class Lion(Optimizer):
 
     Parameters
     ----------
-    learning_rate, clip_value, clip_norm
+    learning_rate, clip_value, clip_norm, noise, noise_decay
         As for every `Optimizer`.
     beta1, beta2 : float
         In [0, 1): how much of the running mean decides on a step, and is kept in it.

@@ -75,8 +75,8 @@ class Progress:
     plateau: PlateauProgress = field(default_factory=PlateauProgress)
 
     def key(self, plan: engine.Plan) -> int:
-        """Draw what decides on what the next steps drop, if they drop anything."""
-        return int(self.rng.integers(2**63)) if plan.drops else 0
+        """Draw what decides on what the next steps drop, and on their noise, if there is any."""
+        return int(self.rng.integers(2**63)) if plan.is_random else 0
 
     def rates(self, rate: LearningRate, first: int, count: int) -> float | NDArray[np.float64]:
         """Return the learning rates of some steps, as the engine takes them."""
@@ -123,7 +123,7 @@ class LearningRateCurve:
 
 def range_test(
     plan: engine.Plan,
-    rng: np.random.Generator,
+    progress: Progress,
     samples: Samples,
     rates: NDArray[np.float64],
     batch_size: int,
@@ -131,11 +131,12 @@ def range_test(
     """Make steps at these rates until the loss has grown; the plan is changed by it."""
     losses: list[float] = []
     order = np.empty(0, np.intp)
-    for rate in rates:
+    key = progress.key(plan)
+    for step, rate in enumerate(rates):
         if len(order) < batch_size:
-            order = rng.permutation(len(samples[0]))
+            order = progress.rng.permutation(len(samples[0]))
         rows, order = order[:batch_size], order[batch_size:]
-        loss, _ = plan.epoch(*samples, rows, batch_size, float(rate))
+        loss, _ = plan.epoch(*samples, rows, batch_size, float(rate), 1, key, step)
         if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
             break
         losses.append(loss)

@@ -265,6 +265,7 @@ SETTINGS = [
     ("momentum", -0.1, r"\[0, 1\)"), ("dampening", 1.5, r"\[0, 1\)"), ("rho", 1, r"\[0, 1\)"),
     ("beta1", 1.0, r"\[0, 1\)"), ("beta2", np.nan, r"\[0, 1\)"), ("epsilon", 0, "positive"),
     ("weight_decay", -1e-9, "not negative"), ("clip_value", 0, "positive"),
+    ("noise", -1, "not negative"), ("noise_decay", -1, "not negative"),
     ("clip_norm", -1, "positive"), ("rate_decay", -1, "not negative"),
     ("momentum_decay", -1, "not negative"), ("initial_accumulator", -1, "not negative"),
 ]

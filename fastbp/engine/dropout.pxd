@@ -1,31 +1,9 @@
-"""Dropout: which elements a step drops, by a hash of where they are, so that it needs no order."""
+"""Dropout: which elements a step drops."""
 from libc.stdint cimport uint32_t, uint64_t
 
 from .activations cimport multiply_by_derivative
+from .random cimport scattered
 from .records cimport real
-
-
-cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
-    """A bijection that scatters its argument (the finalizer of splitmix64; S. Vigna 2015)."""
-    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
-    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
-    return x ^ (x >> 31)
-
-
-cdef inline uint64_t step_key(uint64_t key, Py_ssize_t step, Py_ssize_t layer) noexcept nogil:
-    """A key for one layer in one step."""
-    return mixed(mixed(mixed(key) + <uint64_t>step) + <uint64_t>(layer + 1))
-
-
-cdef inline uint32_t scattered(uint32_t x, uint32_t first, uint32_t second) noexcept nogil:
-    """32 bits for the element x, which look random: two rounds of multiplying and folding.
-
-    The constants are those of C. Wellons' hash prospector, "lowbias32".
-    """
-    x = x * <uint32_t>0x9E3779B9 + first
-    x = (x ^ (x >> 16)) * <uint32_t>0x7FEB352D
-    x = (x ^ (x >> 15)) * <uint32_t>0x846CA68B
-    return (x ^ (x >> 16)) + second
 
 
 cdef inline void drop(

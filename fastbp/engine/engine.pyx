@@ -31,6 +31,7 @@ from .passes cimport (
     Workspace, forward_pass, gather, gradient_pass, loss_pass, own_scratch, scratch_size,
 )
 from .products cimport Goal, finish_update, forward, limit_norms, round_up
+from .random cimport step_key
 from .records cimport Layer, Net, Samples, real
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES, panel_width, weighted_sum
@@ -131,7 +132,7 @@ cdef struct Epoch:
     Py_ssize_t start            # first row of the batch under way
     Py_ssize_t done             # rows of that batch whose gradient is taken
     Py_ssize_t steps            # whole steps made
-    Py_ssize_t first_step       # how many were made before, for what is dropped
+    Py_ssize_t first_step       # how many were made before, for what is random
     double batch_loss           # of those rows
     double loss                 # summed over the rows of all whole batches
     const double* rates         # the learning rate of each step, or
@@ -248,7 +249,7 @@ cdef Status advance(
         size = min(epoch.batch_size, samples.n - epoch.start)
         n = min(work.rows, size - epoch.done)
         rate = epoch.rates[0 if epoch.constant else epoch.steps]
-        begin_step(&rule, rate)
+        begin_step(&rule, rate, step_key(work.key, epoch.first_step + epoch.steps, net.depth))
         if net.drops:
             if is_first(member):
                 work.step, work.row = epoch.first_step + epoch.steps, epoch.done
@@ -664,6 +665,8 @@ cdef class Plan:
         rule.decoupled = settings.get("decoupled", False)
         rule.rate_decay = settings.get("rate_decay", 0)
         rule.momentum_decay = settings.get("momentum_decay", 0)
+        rule.noise = settings.get("noise", 0)
+        rule.noise_decay = settings.get("noise_decay", 0)
         if kind == self.rule.kind and state_vectors(&rule) == state_vectors(&self.rule):
             rule.steps, rule.product = self.rule.steps, self.rule.product
         else:
@@ -673,9 +676,9 @@ cdef class Plan:
         self.rule = rule
 
     @property
-    def drops(self):
-        """Whether training drops anything."""
-        return self.net.drops
+    def is_random(self):
+        """Whether training drops anything, or adds noise: what the key of an epoch decides on."""
+        return bool(self.net.drops or self.rule.noise != 0)
 
     @property
     def progress(self):
@@ -853,8 +856,8 @@ cdef class Plan:
     ):
         """One epoch of the optimizer over the rows in `order` (None: all, as they lie).
 
-        `rates` is the learning rate, or a float64 array of one for each step. What is dropped
-        depends on `key` and on the number of the step, from `first_step` on.
+        `rates` is the learning rate, or a float64 array of one for each step. What is dropped,
+        and noise, depend on `key` and on the number of the step, from `first_step` on.
 
         Returns the mean of the batches' losses before their steps, weighted by their sizes, and
         the number of whole steps made. A loss that is not finite ends the epoch before the

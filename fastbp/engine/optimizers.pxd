@@ -6,8 +6,10 @@ the step alone is worked out once for each step, in `begin_step`. The formulas a
 in docs/optimizers.md.
 """
 from libc.math cimport INFINITY, pow, sqrt, sqrtf
+from libc.stdint cimport uint64_t
 
 from .elementary cimport absolute, sign
+from .random cimport add_normal
 from .records cimport real
 from .tile cimport inverse_roots
 
@@ -32,6 +34,7 @@ cdef struct Rule:
     # as the user set them
     double momentum, dampening, rho, beta1, beta2, epsilon
     double weight_decay, rate_decay, momentum_decay
+    double noise, noise_decay   # the variance on the first step, and the power of its decay
     bint nesterov, centered, amsgrad, decoupled
     double clip_value           # infinity where nothing is clipped
     double clip_norm
@@ -49,18 +52,26 @@ cdef struct Rule:
     double first, second        # ADAM and its kin: on the momentum, and within the root
     double direct               # NADAM: on the gradient itself, and
     double product_after        # what `product` will be
+    double deviation            # of the noise, which depends on the
+    uint64_t key
 
 
 cdef inline bint is_plain_rule(const Rule* rule) noexcept nogil:
     """Whether a step is theta := a theta - b g, which a product makes of its own."""
-    return (rule.kind == SGD and rule.momentum == 0
+    return (rule.kind == SGD and rule.momentum == 0 and rule.noise == 0
             and rule.clip_value == INFINITY and rule.clip_norm == INFINITY)
 
 
-cdef inline void begin_step(Rule* rule, double rate) noexcept nogil:
-    """Work out what the next step needs, at this learning rate; the state stays as it is."""
+cdef inline void begin_step(Rule* rule, double rate, uint64_t key) noexcept nogil:
+    """Work out what the next step needs, at this learning rate; the state stays as it is.
+
+    The key decides on the step's noise.
+    """
     cdef double t = <double>(rule.steps + 1), here, after
     rule.rate, rule.factor, rule.shrink, rule.decay = rate, 1, 1, rule.weight_decay
+    rule.key, rule.deviation = key, 0
+    if rule.noise != 0:
+        rule.deviation = sqrt(rule.noise / pow(t, rule.noise_decay))
     if rule.decoupled:
         rule.shrink, rule.decay = 1 - rate * rule.weight_decay, 0
     if rule.kind == SGD:
@@ -101,9 +112,10 @@ cdef inline real root(real x) noexcept nogil:
 
 
 cdef inline void treat(
-    const Rule* rule, double l1, double l2, const real* theta, const real* g, Py_ssize_t n, real* d,
+    const Rule* rule, double l1, double l2, const real* theta, const real* g, Py_ssize_t at,
+    Py_ssize_t n, real* d,
 ) noexcept nogil:
-    """d := the gradient as a rule takes it: with penalties, scaled, clipped, and with decay."""
+    """d := the gradient as a rule takes it: with penalties, scaled, clipped, noisy, with decay."""
     cdef real factor = rule.factor, limit = rule.clip_value, decay = rule.decay
     cdef real first = l1, second = l2
     cdef Py_ssize_t i
@@ -112,6 +124,8 @@ cdef inline void treat(
         d[i] = limit if d[i] > limit else d[i]
         d[i] = -limit if d[i] < -limit else d[i]
         d[i] += decay * theta[i]
+    if rule.deviation != 0:
+        add_normal(d, n, rule.deviation, rule.key, at)
 
 
 cdef inline void apply_sgd(
@@ -260,13 +274,13 @@ cdef inline void apply_lion(
 
 cdef inline void apply_stretch(
     const Rule* rule, double l1, double l2, real* theta, const real* g,
-    real* first, real* second, real* third, Py_ssize_t n,
+    real* first, real* second, real* third, Py_ssize_t at, Py_ssize_t n,
 ) noexcept nogil:
-    """Update n parameters, at most STRETCH, with the vectors of the rule's state beside them."""
+    """Update parameters at .. at + n, at most STRETCH, with the rule's state beside them."""
     cdef real[STRETCH] treated
     if (rule.factor != 1 or rule.clip_value != INFINITY or rule.decay != 0
-            or l1 != 0 or l2 != 0):
-        treat(rule, l1, l2, theta, g, n, treated)
+            or l1 != 0 or l2 != 0 or rule.deviation != 0):
+        treat(rule, l1, l2, theta, g, at, n, treated)
         g = treated
     if rule.kind == SGD:
         apply_sgd(rule, theta, g, first, n)
@@ -297,7 +311,7 @@ cdef inline void apply(
     cdef Py_ssize_t done = 0
     while done < n:
         apply_stretch(rule, l1, l2, parameters + at + done, gradient + done, first + done,
-                      first + rule.stride + done, first + 2 * rule.stride + done,
+                      first + rule.stride + done, first + 2 * rule.stride + done, at + done,
                       min(<Py_ssize_t>STRETCH, n - done))
         done += STRETCH
 

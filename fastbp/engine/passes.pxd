@@ -10,9 +10,10 @@ from libc.string cimport memcpy
 from .activations cimport (
     IDENTITY, SLOPES, exponentials, multiply_by_derivative, needs_slopes,
 )
-from .dropout cimport drop, drop_with_slopes, step_key
+from .dropout cimport drop, drop_with_slopes
 from .losses cimport row_loss, takes_exponentials
 from .products cimport Goal, Outer, backward, backward_scratch, forward, forward_scratch, round_up
+from .random cimport step_key
 from .records cimport Layer, Net, Samples, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport panel_width
