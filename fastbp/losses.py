@@ -5,16 +5,16 @@ Their formulas, and where other libraries differ, are in docs/losses.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastbp import _checks
 from fastbp._dispatch import engine
 
 __all__ = [
-    "LOSSES", "AbsoluteError", "BinaryCrossEntropy", "Cosine", "CrossEntropy", "Gamma", "Hinge",
-    "Huber", "KullbackLeibler", "LogCosh", "Loss", "Poisson", "Quantile", "SquaredError",
+    "LOSSES", "AbsoluteError", "BinaryCrossEntropy", "Cosine", "CrossEntropy", "Custom", "Gamma",
+    "Hinge", "Huber", "KullbackLeibler", "LogCosh", "Loss", "Poisson", "Quantile", "SquaredError",
     "SquaredHinge", "Tweedie",
 ]
 
@@ -201,6 +201,68 @@ class Cosine(Loss):
     name: ClassVar[str] = "cosine"
 
 
+@dataclass(frozen=True, repr=False)
+class Custom(Loss):
+    """A loss of your own, of the raw outputs: those of the last layer before its activation.
+
+    Parameters
+    ----------
+    function : callable or scipy.LowLevelCallable
+        ``function(outputs, targets)`` returns the loss of each sample, of shape (n,), and their
+        gradients by the outputs, (n, n_outputs); both arguments are (n, n_outputs) arrays of the
+        network's dtype, copies that may be kept. What it raises, the training call raises.
+
+        A compiled function takes one sample, and runs without the GIL: ``double f(int n_outputs,
+        const double *output, const double *target, double *gradient, void *user_data)`` writes the
+        gradient and returns the loss. Its numbers are doubles for a network of any dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither, or a LowLevelCallable of another signature.
+
+    Examples
+    --------
+    >>> def biweight(outputs, targets):
+    ...     gap = outputs - targets
+    ...     return (gap**4).sum(axis=1) / 4, gap**3
+    >>> Custom(biweight).name
+    'custom'
+    """
+
+    function: Callable[..., Any] | tuple[Any, ...]
+    name: ClassVar[str] = "custom"
+
+    def __post_init__(self) -> None:
+        signature = getattr(self.function, "signature", None)
+        if is_low_level(self.function):
+            if str(signature).replace("const ", "") != SIGNATURE:
+                raise ValueError(
+                    f"a compiled loss must have the signature {SIGNATURE!r}, got {signature!r}"
+                )
+        elif not callable(self.function):
+            raise TypeError(f"a loss's function must be callable, got {self.function!r}")
+
+    def __repr__(self) -> str:
+        """Return the name of the function, which a state of the network has to agree in."""
+        function = self.function
+        if isinstance(function, tuple):
+            return "Custom(LowLevelCallable)"
+        return f"Custom({getattr(function, '__qualname__', type(function).__qualname__)})"
+
+
+SIGNATURE = "double (int, double *, double *, double *, void *)"
+
+
+def is_low_level(function: object) -> bool:
+    """Tell whether it is SciPy's LowLevelCallable, which no other tuple is."""
+    if not isinstance(function, tuple):
+        return False
+    from scipy import LowLevelCallable  # which is there already if it is one
+
+    return isinstance(function, LowLevelCallable)
+
+
 LOSSES: dict[str, type[Loss]] = {
     each.name: each
     for each in (
@@ -210,8 +272,26 @@ LOSSES: dict[str, type[Loss]] = {
 }
 
 
-def engine_code(loss: Loss, n_outputs: int) -> tuple[int, float, tuple[float, ...]]:
-    """Return code, parameter and quantiles, as the engine takes them, or raise ValueError."""
+def named(loss: object) -> Loss:
+    """Return the loss of a name with its defaults, a loss as it is, or one of a user's function."""
+    if isinstance(loss, Loss):
+        return loss
+    if callable(loss) or is_low_level(loss):
+        return Custom(loss)  # type: ignore[arg-type]
+    return LOSSES[_checks.choice("loss", loss, LOSSES)]()
+
+
+def engine_code(
+    loss: Loss, n_outputs: int
+) -> tuple[int, float, tuple[float, ...], object]:
+    """Return code, parameter, quantiles and function, as the engine takes them.
+
+    Raises
+    ------
+    ValueError
+        If it does not go with so many outputs.
+    """
+    function: object = None
     levels: tuple[float, ...] = ()
     parameter = 0.0
     if isinstance(loss, Quantile):
@@ -227,4 +307,8 @@ def engine_code(loss: Loss, n_outputs: int) -> tuple[int, float, tuple[float, ..
         parameter = loss.power
     elif isinstance(loss, CrossEntropy):
         parameter = loss.label_smoothing
-    return engine.LOSSES[loss.name], parameter, levels
+    elif isinstance(loss, Custom):
+        function = loss.function
+        if isinstance(function, tuple):
+            function = tuple.__getitem__(function, 0)  # the capsule of a LowLevelCallable
+    return engine.LOSSES[loss.name], parameter, levels, function

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from fastbp._dispatch import engine
 from fastbp.activations import engine_code, name_of
 from fastbp.initializers import initial_weight
 from fastbp.layers import Dense, Dropout, Layer
-from fastbp.losses import LOSSES, Loss
+from fastbp.losses import Loss
 from fastbp.losses import engine_code as loss_code
+from fastbp.losses import named as named_loss
 from fastbp.metrics import Metric
 from fastbp.metrics import named as named_metrics
 from fastbp.minimize import minimize
@@ -46,10 +47,11 @@ class Network:
     layers : sequence of Dense and Dropout
         From the first hidden layer to the output layer, which is a Dense. One layer alone makes
         linear, logistic or softmax regression.
-    loss : str or loss
+    loss : str, loss or callable
         "squared_error", "absolute_error", "huber", "log_cosh", "quantile", "poisson", "gamma",
         "tweedie", "binary_cross_entropy", "cross_entropy", "hinge", "squared_hinge",
-        "kullback_leibler", "cosine", or one of `fastbp.losses`.
+        "kullback_leibler", "cosine", or one of `fastbp.losses`; or a function of your own, as for
+        `fastbp.losses.Custom`.
     optimizer : str or optimizer
         "sgd", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "nadam", "adamax", "lion",
         "lbfgs", or one of `fastbp.optimizers`.
@@ -87,7 +89,7 @@ class Network:
         n_inputs: int,
         layers: Sequence[Layer],
         *,
-        loss: str | Loss = "squared_error",
+        loss: str | Loss | Callable[..., Any] = "squared_error",
         optimizer: str | AnyOptimizer = "sgd",
         dtype: DTypeLike = "float32",
         seed: int | None = None,
@@ -95,8 +97,8 @@ class Network:
         self._n_inputs = _checks.count("n_inputs", n_inputs)
         self._layers = _checked_layers(layers)
         self._dense = tuple(layer for layer in self._layers if isinstance(layer, Dense))
-        self._loss: Loss = _named("loss", loss, LOSSES)
-        chosen: AnyOptimizer = _named("optimizer", optimizer, OPTIMIZERS)
+        self._loss = named_loss(loss)
+        chosen = _chosen(optimizer)
         self._dtype = _checks.dtype(dtype)
         self._seed = seed
         try:
@@ -185,7 +187,7 @@ class Network:
 
     @optimizer.setter
     def optimizer(self, optimizer: str | AnyOptimizer) -> None:
-        chosen: AnyOptimizer = _named("optimizer", optimizer, OPTIMIZERS)
+        chosen = _chosen(optimizer)
         try:
             self._plan.set_optimizer(*engine_settings(chosen))
         except (MemoryError, ValueError):
@@ -900,11 +902,11 @@ def _dropped(layers: Sequence[Layer]) -> list[float]:
     return dropped
 
 
-def _named(name: str, value: Any, table: dict[str, type[Any]]) -> Any:
-    """Resolve a name of the table to the default object, or take an object of the table."""
-    if isinstance(value, tuple(table.values())):
-        return value
-    return table[_checks.choice(name, value, table)]()
+def _chosen(optimizer: object) -> AnyOptimizer:
+    """Return the optimizer of a name with its defaults, or an optimizer as it is."""
+    if isinstance(optimizer, AnyOptimizer):
+        return optimizer
+    return OPTIMIZERS[_checks.choice("optimizer", optimizer, OPTIMIZERS)]()
 
 
 def _records(n_inputs: int, layers: Sequence[Dense]) -> list[tuple[int, int, int, int]]:

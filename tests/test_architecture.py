@@ -106,7 +106,8 @@ def test_only_dispatch_imports_the_engine():
 
 def test_one_file_cimports_scipy():
     assert len(importers("scipy", among=CYTHON)) == 1
-    assert importers("scipy", among=PYTHON) == {"fastbp/minimize.py"}  # when it is used
+    # where they are used
+    assert importers("scipy", among=PYTHON) == {"fastbp/losses.py", "fastbp/minimize.py"}
 
 
 def test_only_callbacks_draw_progress_bars():

@@ -171,7 +171,7 @@ def test_variants_agree(name):
             other = engine.Plan(
                 [(engine.ACTIVATIONS[layer.activation], 0.0, False, 0.0, 0.0, 0.0, 0.0, *record)
                  for layer, record in zip(net.layers, net._records, strict=True)],
-                (engine.LOSSES["squared_error"], 0.0, ()), net.dtype,
+                (engine.LOSSES["squared_error"], 0.0, (), None), net.dtype,
             )
             other.parameters[:] = net.parameters
             assert largest_error(other.predict(X), net.predict(X)) < TOLERANCE[dtype]

@@ -25,7 +25,7 @@ class Plan:
         layers: Sequence[
             tuple[int, float, bool, float, float, float, float, int, int, int, int]
         ],
-        loss: tuple[int, float, Sequence[float]],
+        loss: tuple[int, float, Sequence[float], object],
         dtype: np.dtype[Any],
         dropout: float = 0,
     ) -> None: ...

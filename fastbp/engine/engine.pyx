@@ -9,11 +9,14 @@ cimport cython
 cimport numpy as cnp
 import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport (
+    PyCapsule_CheckExact, PyCapsule_GetContext, PyCapsule_GetName, PyCapsule_GetPointer,
+)
 from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, ceil, isfinite, sqrt
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from . cimport activations, losses, optimizers
 from .blas cimport has_blas, set_blas
@@ -87,6 +90,7 @@ LOSSES = {
     "squared_hinge": losses.SQUARED_HINGE,
     "kullback_leibler": losses.KULLBACK_LEIBLER,
     "cosine": losses.COSINE,
+    "custom": losses.CUSTOM,
 }
 
 cdef enum:
@@ -406,6 +410,8 @@ cdef void body(void* argument, int part) noexcept nogil:
     cdef Member member = Member(&call.members, part)
     cdef Status status
     cdef unsigned long long mode = denormals_flush()
+    if is_first(&member):
+        call.work.mode = mode
     if call.single:
         status = work_on(call, <float*>call.parameters, &member)
     else:
@@ -519,6 +525,67 @@ cdef int load_blas() except -1:
     return 0
 
 
+# --- a user's loss --------------------------------------------------------------------------
+
+# Of one row, in float64 whatever the network's dtype: (n_out, output, target, gradient, user_data).
+ctypedef double (*RowLoss)(int, const double*, const double*, double*, void*) noexcept nogil
+
+
+cdef struct Compiled:
+    RowLoss function
+    void* user_data
+    double* scratch             # 3 x n_out: a row as the function takes it
+    bint single                 # whether the network is of float32
+
+
+cdef void take_rows(
+    const Compiled* loss, Py_ssize_t n, Py_ssize_t n_out, const real* outputs, const real* targets,
+    double* row_losses, real* gradients,
+) noexcept nogil:
+    cdef double* target = loss.scratch + n_out
+    cdef double* gradient = target + n_out
+    cdef Py_ssize_t i, j
+    for i in range(n):
+        for j in range(n_out):
+            loss.scratch[j] = outputs[i * n_out + j]
+            target[j] = targets[i * n_out + j]
+            gradient[j] = 0
+        row_losses[i] = loss.function(<int>n_out, loss.scratch, target, gradient, loss.user_data)
+        for j in range(n_out):
+            gradients[i * n_out + j] = <real>gradient[j]
+
+
+cdef int call_compiled(
+    void* context, Py_ssize_t n, Py_ssize_t n_out, const void* outputs, const void* targets,
+    double* row_losses, void* gradients,
+) noexcept nogil:
+    cdef const Compiled* loss = <const Compiled*>context
+    if loss.single:
+        take_rows(loss, n, n_out, <const float*>outputs, <const float*>targets, row_losses,
+                  <float*>gradients)
+    else:
+        take_rows(loss, n, n_out, <const double*>outputs, <const double*>targets, row_losses,
+                  <double*>gradients)
+    return 0
+
+
+cdef int call_python(
+    void* context, Py_ssize_t n, Py_ssize_t n_out, const void* outputs, const void* targets,
+    double* row_losses, void* gradients,
+) noexcept with gil:
+    """What it raises is kept, for the call to raise once the kernels have returned."""
+    cdef Plan plan = <Plan>context
+    denormals_restore(plan.work.mode)       # the function is none of the engine's
+    try:
+        plan.ask_user(n, n_out, outputs, targets, row_losses, gradients)
+        return 0
+    except BaseException as error:
+        plan.failure = error
+        return -1
+    finally:
+        denormals_flush()
+
+
 # --- a network ------------------------------------------------------------------------------
 
 @cython.final
@@ -532,8 +599,10 @@ cdef class Plan:
         codes from `ACTIVATIONS` and their parameters, whether training leaves the layer alone,
         penalties, the greatest norm of a column (0: any), the part of the outputs that is dropped,
         sizes, and offsets into the parameter vector.
-    loss : (int, float, sequence of float)
-        A code from `LOSSES`, its parameter, and the level of each output for a quantile loss.
+    loss : (int, float, sequence of float, object)
+        A code from `LOSSES`, its parameter, the level of each output for a quantile loss, and what
+        computes a custom one: a callable ``function(outputs, targets) -> losses, gradients``, or a
+        capsule with the pointer of a `RowLoss`, whose context is its user_data.
     dtype : numpy.dtype
         float32 or float64.
     dropout : float
@@ -555,6 +624,9 @@ cdef class Plan:
     cdef readonly cnp.ndarray parameters
     cdef readonly cnp.ndarray state
     cdef Rule rule
+    cdef object users_function
+    cdef Compiled compiled
+    cdef object failure         # what a user's loss has raised
     cdef void* theta
     cdef int type_number
     cdef Py_ssize_t item
@@ -577,7 +649,7 @@ cdef class Plan:
             raise MemoryError
         net.dropout = dropout
         net.drops = dropout > 0
-        net.loss, net.loss_parameter, levels = loss
+        net.loss, net.loss_parameter, levels, self.users_function = loss
         for at in range(net.depth):
             layer = &net.layers[at]
             (layer.activation, layer.alpha, layer.frozen, layer.l1, layer.l2, layer.max_norm,
@@ -602,6 +674,8 @@ cdef class Plan:
             raise MemoryError
         for at in range(len(levels)):
             net.levels[at] = levels[at]
+        if self.users_function is not None:
+            self.set_users_loss()
         self.find_lowest()
         self.parameters = aligned_zeros(net.n_parameters, dtype)
         self.theta = cnp.PyArray_DATA(self.parameters)
@@ -611,6 +685,52 @@ cdef class Plan:
         self.release_workspace()
         free(self.net.layers)
         free(self.net.levels)
+        free(self.compiled.scratch)
+
+    cdef int set_users_loss(self) except -1:
+        cdef object function = self.users_function
+        self.net.users_loss, self.net.users_context = call_python, <void*>self
+        if PyCapsule_CheckExact(function):
+            self.compiled.function = <RowLoss>PyCapsule_GetPointer(
+                function, PyCapsule_GetName(function))
+            self.compiled.user_data = PyCapsule_GetContext(function)
+            self.compiled.scratch = <double*>calloc(3 * self.net.n_out, sizeof(double))
+            self.compiled.single = self.type_number == cnp.NPY_FLOAT32
+            if self.compiled.scratch == NULL:
+                raise MemoryError
+            self.net.users_loss, self.net.users_context = call_compiled, &self.compiled
+        return 0
+
+    cdef int ask_user(
+        self, Py_ssize_t n, Py_ssize_t n_out, const void* outputs, const void* targets,
+        double* row_losses, void* gradients,
+    ) except -1:
+        """Call the user's function, on copies that it may keep, and check what it returns."""
+        cdef cnp.npy_intp[2] shape = [n, n_out]
+        cdef cnp.ndarray Z = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
+        cdef cnp.ndarray y = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
+        cdef cnp.ndarray values, slopes
+        memcpy(cnp.PyArray_DATA(Z), outputs, cnp.PyArray_NBYTES(Z))
+        memcpy(cnp.PyArray_DATA(y), targets, cnp.PyArray_NBYTES(y))
+        result = self.users_function(Z, y)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError(f"a loss must return (losses, gradients), got {result!r}")
+        given = [np.asarray(each) for each in result]
+        if not all(each.dtype.kind in "buif" for each in given):
+            raise TypeError(f"a loss must return real numbers, got {result!r}")
+        if given[0].shape != (n,) or given[1].shape != (n, n_out):
+            raise ValueError(
+                f"a loss must return arrays of shapes {(n,)} and {(n, n_out)}, "
+                f"got {given[0].shape} and {given[1].shape}"
+            )
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(given[0], np.float64)
+            slopes = np.ascontiguousarray(given[1], self.parameters.dtype)
+        if np.isfinite(values).all() and not np.isfinite(slopes).all():
+            raise ValueError("a loss that is finite must have a finite gradient")
+        memcpy(row_losses, cnp.PyArray_DATA(values), cnp.PyArray_NBYTES(values))
+        memcpy(gradients, cnp.PyArray_DATA(slopes), cnp.PyArray_NBYTES(slopes))
+        return 0
 
     cdef void find_lowest(self) noexcept:
         """Find the first layer that training may change: the way back ends there."""
@@ -909,6 +1029,9 @@ cdef class Plan:
             self.work.dropping = call.task == TRAIN
             self.work.key = call.key if call.task == TRAIN else 0
             run(call, n_threads)
+            if self.failure is not None:
+                raise self.failure
         finally:
+            self.failure = None
             self.training = False
         return 0

@@ -3,7 +3,8 @@
 Every loss sums over outputs; the callers average over samples. A loss that belongs to the last
 layer's activation takes the raw outputs Z, which keeps it exact for Z of any size: softmax or its
 logarithm with cross entropy or the Kullback-Leibler divergence, sigmoid with binary cross entropy,
-and the exponential with Poisson, gamma and Tweedie. Formulas and sources are in docs/losses.md.
+and the exponential with Poisson, gamma and Tweedie. A user's loss always does. Formulas and sources
+are in docs/losses.md.
 """
 from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.math cimport exp, expm1, fabs, log, log1p, log1pf, logf, pow, sqrt
@@ -29,6 +30,7 @@ cdef enum Loss:
     SQUARED_HINGE
     KULLBACK_LEIBLER
     COSINE
+    CUSTOM                      # the user's, of raw outputs
 
 
 cdef inline bint takes_logits(int loss, int activation) noexcept nogil:
@@ -37,6 +39,8 @@ cdef inline bint takes_logits(int loss, int activation) noexcept nogil:
         return mixes_outputs(activation)
     if loss == BINARY_CROSS_ENTROPY:
         return activation == SIGMOID
+    if loss == CUSTOM:
+        return True
     return POISSON <= loss <= TWEEDIE and activation == EXPONENTIAL
 
 

@@ -3,7 +3,7 @@
 Every member of a team walks through the same passes; the products are shared, and what is not
 worth sharing is left to the first member.
 """
-from libc.math cimport isfinite
+from libc.math cimport NAN, isfinite
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
@@ -38,6 +38,7 @@ cdef struct Workspace:
     Py_ssize_t row          # which row of the batch is the first of the pass
     double norm             # of the gradient, and
     bint pause              # what the first member decided, for all members
+    unsigned long long mode     # of floating point, on the first member's thread before the call
 
 
 cdef inline Py_ssize_t scratch_size(
@@ -146,20 +147,17 @@ cdef inline void forward_pass(
 
 cdef inline void row_losses(
     const Net* net, const real* parameters, const Samples* samples,
-    Py_ssize_t start, Py_ssize_t first, Py_ssize_t stop, double scale, Workspace* work,
-    real* one_hot,
+    Py_ssize_t start, Py_ssize_t first, Py_ssize_t stop, Workspace* work, real* one_hot,
 ) noexcept nogil:
-    """The weighted losses of rows first .. stop of a pass, whose outputs are in the workspace.
+    """The losses of rows first .. stop of a pass, whose outputs are in the workspace.
 
-    delta becomes `scale` times their gradient by what the last layer put out.
+    delta becomes their gradient by what the last layer put out.
     """
     cdef const Layer* last = &net.layers[net.depth - 1]
     cdef const real* outputs = <real*>work.outputs + last.output * work.rows
     cdef real* delta = <real*>work.delta
     cdef const real* target
-    cdef const real* weights = <const real*>samples.weights
-    cdef Py_ssize_t n_out = net.n_out, i, j, sample
-    cdef real weight
+    cdef Py_ssize_t n_out = net.n_out, i, sample
     if takes_exponentials(net.loss, net.from_logits):
         exponentials(outputs + first * n_out, delta + first * n_out, stop - first, n_out)
     for i in range(first, stop):
@@ -173,11 +171,41 @@ cdef inline void row_losses(
                                   outputs + i * n_out, target, delta + i * n_out, n_out)
         if samples.labels != NULL:
             one_hot[samples.labels[sample]] = 0
-        if weights != NULL:
-            weight = weights[sample]
-            work.losses[i] *= weight
-            for j in range(i * n_out, (i + 1) * n_out):
-                delta[j] *= weight
+
+
+cdef inline void users_losses(
+    const Net* net, const real* parameters, const Samples* samples,
+    Py_ssize_t start, Py_ssize_t n, Workspace* work,
+) noexcept nogil:
+    """The same for all n rows of a pass, by the user's function; NaN where it has failed."""
+    cdef const Layer* last = &net.layers[net.depth - 1]
+    cdef real* delta = <real*>work.delta
+    cdef real* targets = delta + work.rows * net.widest     # nobody needs this half yet
+    cdef Py_ssize_t i, sample
+    for i in range(n):
+        sample = start + i if samples.order == NULL else samples.order[start + i]
+        memcpy(targets + i * net.n_out, <const real*>samples.targets + sample * net.n_out,
+               net.n_out * sizeof(real))
+    if net.users_loss(net.users_context, n, net.n_out,
+                      <real*>work.outputs + last.output * work.rows, targets, work.losses, delta):
+        work.losses[0] = NAN
+
+
+cdef inline void weigh(
+    const Net* net, const real* parameters, const Samples* samples,
+    Py_ssize_t start, Py_ssize_t first, Py_ssize_t stop, double scale, Workspace* work,
+) noexcept nogil:
+    """Multiply losses of rows and their gradients by the weights, the gradients by `scale` too."""
+    cdef real* delta = <real*>work.delta
+    cdef const real* weights = <const real*>samples.weights
+    cdef Py_ssize_t n_out = net.n_out, i, j, sample
+    cdef real weight
+    for i in range(first, stop if weights != NULL else first):
+        sample = start + i if samples.order == NULL else samples.order[start + i]
+        weight = weights[sample]
+        work.losses[i] *= weight
+        for j in range(i * n_out, (i + 1) * n_out):
+            delta[j] *= weight
     for j in range(first * n_out, stop * n_out):
         delta[j] *= <real>scale
 
@@ -189,9 +217,14 @@ cdef inline double loss_pass(
     """`scale` times the loss of rows start .. start + n, shared by rows; delta is its gradient."""
     cdef real* one_hot = <real*>work.one_hot + member.part * net.widest
     cdef double loss = 0
-    cdef Py_ssize_t i
-    row_losses(net, parameters, samples, start, share(member, 0, n, 1), share(member, 1, n, 1),
-               scale, work, one_hot)
+    cdef Py_ssize_t first = share(member, 0, n, 1), stop = share(member, 1, n, 1), i
+    if net.users_loss == NULL:
+        row_losses(net, parameters, samples, start, first, stop, work, one_hot)
+    else:
+        if is_first(member):
+            users_losses(net, parameters, samples, start, n, work)
+        barrier(member)
+    weigh(net, parameters, samples, start, first, stop, scale, work)
     barrier(member)
     for i in range(n):
         loss += work.losses[i]

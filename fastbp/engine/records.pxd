@@ -20,6 +20,13 @@ cdef struct Layer:
     Py_ssize_t output       # room for the outputs of all layers before this one, per row
 
 
+# A user's loss: the losses of n rows of raw outputs and targets, and their gradients. Returns
+# whether it has failed.
+ctypedef int (*UsersLoss)(
+    void* context, Py_ssize_t n, Py_ssize_t n_out, const void* outputs, const void* targets,
+    double* losses, void* gradients) noexcept nogil
+
+
 cdef struct Net:
     Layer* layers
     Py_ssize_t depth
@@ -31,6 +38,8 @@ cdef struct Net:
     int loss
     double loss_parameter
     double* levels          # n_out: the quantiles of a quantile loss
+    UsersLoss users_loss    # what computes it where the user does, or NULL, and
+    void* users_context
     Py_ssize_t lowest       # the first layer that is not frozen
     double dropout          # which part of the inputs training drops
     bint drops              # whether training drops anything
