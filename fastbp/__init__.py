@@ -2,7 +2,7 @@
 
 from fastbp import activations, datasets, schedules
 from fastbp.config import show_config
-from fastbp.layers import Dense, Dropout
+from fastbp.layers import BatchNorm, Dense, Dropout, LayerNorm, Normalize, Residual
 from fastbp.network import Network
 from fastbp.optimizers import (
     LBFGS,
@@ -19,9 +19,9 @@ from fastbp.optimizers import (
 from fastbp.training import History
 
 __all__ = [
-    "LBFGS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Dense", "Dropout", "History",
-    "Lion", "Nadam", "Network", "RMSProp", "__version__", "activations", "datasets", "schedules",
-    "show_config",
+    "LBFGS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "BatchNorm", "Dense",
+    "Dropout", "History", "LayerNorm", "Lion", "Nadam", "Network", "Normalize", "RMSProp",
+    "Residual", "__version__", "activations", "datasets", "schedules", "show_config",
 ]
 
 __version__ = "0.1.0"

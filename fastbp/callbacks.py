@@ -65,8 +65,8 @@ class EarlyStopping(Callback):
     min_delta : float
         Progress is a loss lower than the best one by more than this.
     restore_best : bool
-        Whether the parameters go back to those of the best epoch when the training ends, unless
-        an exception ends it.
+        Whether parameters and statistics go back to those of the best epoch when the training
+        ends, unless an exception ends it.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class EarlyStopping(Callback):
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         """Forget the last training."""
-        self._best_parameters: NDArray[Any] | None = None
+        self._best: list[NDArray[Any]] = []
         self._in_epoch = False
         self.best_epoch, self.best_loss = 0, math.inf
 
@@ -105,13 +105,19 @@ class EarlyStopping(Callback):
         if not self.best_epoch or loss < self.best_loss - self.min_delta:
             self.best_epoch, self.best_loss = epoch, loss
             if self.restore_best:
-                self._best_parameters = network.parameters.copy()
+                self._best = [each.copy() for each in _all_vectors(network)]
         return epoch - self.best_epoch >= self.patience
 
     def on_train_end(self, network: Network, history: History) -> None:
         """Go back to the best epoch, unless the last one was broken off."""
-        if self._best_parameters is not None and not self._in_epoch:
-            network.parameters[:] = self._best_parameters
+        if not self._in_epoch:
+            for vector, best in zip(_all_vectors(network), self._best, strict=False):
+                vector[:] = best
+
+
+def _all_vectors(network: Network) -> list[NDArray[Any]]:
+    """What a prediction depends on."""
+    return [network.parameters, *(vector for pair in network.statistics for vector in pair)]
 
 
 class ProgressBar(Callback):

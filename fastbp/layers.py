@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastbp import _checks, activations
 from fastbp._data import short_repr
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from fastbp.activations import Activation
     from fastbp.initializers import Initializer
 
-__all__ = ["Dense", "Dropout", "Layer"]
+__all__ = [
+    "BatchNorm", "Dense", "Dropout", "Layer", "LayerNorm", "Normalize", "Residual",
+    "checked_layers",
+]
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,4 +107,170 @@ class Dropout:
         object.__setattr__(self, "rate", _checks.fraction("rate", self.rate))
 
 
-Layer = Dense | Dropout
+@dataclass(frozen=True)
+class Normalize:
+    """Subtracts from each feature its mean, and divides it by its standard deviation.
+
+    Only a network's first layer. The statistics are those of the data of the first `fit`, or of
+    `Network.adapt`, and stay inside the network: it goes on taking raw inputs. A feature that does
+    not vary is divided by 1.
+
+    Examples
+    --------
+    >>> [Normalize(), Dense(128, "relu"), Dense(10, "softmax")][0]
+    Normalize()
+    """
+
+
+def _check_norm(layer: Any) -> None:
+    activations.check(layer.activation)
+    if layer.activation in ("softmax", "log_softmax"):
+        raise ValueError(f"activation {layer.activation!r} belongs in a last Dense layer")
+    object.__setattr__(layer, "epsilon", _checks.positive("epsilon", layer.epsilon))
+    _checks.flag("trainable", layer.trainable)
+
+
+@dataclass(frozen=True, repr=False)
+class BatchNorm:
+    """Normalises each of its inputs by mean and variance of the batch: ``f(gain x' + shift)``.
+
+    It puts ``x' = (x - mean) / sqrt(variance + epsilon)`` through a gain, 1 at first, and a shift,
+    0 at first, both trained. Prediction and evaluation go by running statistics that training
+    gathers, and so does a step of one row (Ioffe and Szegedy 2015).
+
+    Parameters
+    ----------
+    activation : str or activation
+        The function f, as for `Dense`, but for softmax and its logarithm.
+    momentum : float
+        In (0, 1]: the weight of each batch in the running statistics, as PyTorch counts; Keras
+        calls 1 minus this momentum.
+    epsilon : float
+        Positive.
+    trainable : bool
+        Whether training changes the layer; otherwise it goes by its running statistics then, too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or not among those listed.
+
+    Notes
+    -----
+    The running variance is that of the population, ``n / (n - 1)`` of the batch's. A batch of more
+    than 1024 rows is normalised in equal parts (Hoffer and others 2017).
+
+    Examples
+    --------
+    >>> [Dense(128), BatchNorm("relu"), Dense(10, "softmax")][1]
+    BatchNorm(activation='relu')
+    """
+
+    activation: str | Activation = "identity"
+    _: KW_ONLY
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    trainable: bool = True
+
+    def __post_init__(self) -> None:
+        _check_norm(self)
+        momentum = _checks.number("momentum", self.momentum)
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum must lie in (0, 1], got {self.momentum!r}")
+        object.__setattr__(self, "momentum", momentum)
+
+    def __repr__(self) -> str:
+        """Return the call that makes it, without what is left at its default."""
+        return short_repr(self, "activation")
+
+
+@dataclass(frozen=True, repr=False)
+class LayerNorm:
+    """Normalises each row by its own mean and variance: ``f(gain x' + shift)``.
+
+    It puts ``x' = (x - mean) / sqrt(variance + epsilon)`` through a gain for each column, 1 at
+    first, and a shift, 0 at first, both trained (Ba and others 2016).
+
+    Parameters
+    ----------
+    activation : str or activation
+        The function f, as for `Dense`, but for softmax and its logarithm.
+    epsilon : float
+        Positive.
+    trainable : bool
+        Whether training changes the layer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or not among those listed.
+
+    Examples
+    --------
+    >>> [Dense(128), LayerNorm("gelu"), Dense(10, "softmax")][1]
+    LayerNorm(activation='gelu')
+    """
+
+    activation: str | Activation = "identity"
+    _: KW_ONLY
+    epsilon: float = 1e-5
+    trainable: bool = True
+
+    def __post_init__(self) -> None:
+        _check_norm(self)
+
+    def __repr__(self) -> str:
+        """Return the call that makes it, without what is left at its default."""
+        return short_repr(self, "activation")
+
+
+@dataclass(frozen=True)
+class Residual:
+    """The sum of its input and of what its layers make of it (He and others 2015).
+
+    Parameters
+    ----------
+    layers : sequence of layers
+        They must end as wide as they begin, and not begin with a Dropout, which would drop of the
+        input itself.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the layers are not as above.
+
+    Examples
+    --------
+    >>> Residual([LayerNorm(), Dense(64, "gelu"), Dense(32)]).layers[2]
+    Dense(units=32, activation='identity')
+    """
+
+    layers: Sequence[Layer]
+
+    def __post_init__(self) -> None:
+        layers = checked_layers(self.layers)
+        if isinstance(layers[0], (Dropout, Normalize)):
+            raise ValueError(f"layers of a Residual must not begin with {layers[0]}")
+        object.__setattr__(self, "layers", layers)
+
+
+def checked_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Return layers in a row as a tuple, or raise TypeError or ValueError."""
+    accepted = "layers must be a sequence of Dense and other layers"
+    try:
+        checked = tuple(layers)
+    except TypeError:
+        raise TypeError(f"{accepted}, got {layers!r}") from None
+    if not checked:
+        raise ValueError("layers must hold at least one layer, got none")
+    for layer, after in zip((None, *checked), checked, strict=False):
+        if not isinstance(after, Layer):
+            raise TypeError(f"{accepted}, got {after!r} in it")
+        if isinstance(layer, Dropout) and isinstance(after, Dropout):
+            raise ValueError(f"after {layer} there must be another kind of layer, got {after}")
+        if isinstance(after, Normalize) and layer is not None:
+            raise ValueError(f"Normalize must be a network's first layer, got it after {layer}")
+    return checked
+
+
+Layer = Dense | Dropout | Normalize | BatchNorm | LayerNorm | Residual

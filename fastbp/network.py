@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,18 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _checks, splitting, training
 from fastbp._dispatch import engine
-from fastbp.activations import engine_code, name_of
+from fastbp._records import (
+    Record,
+    Weighted,
+    checked_stack,
+    column_spread,
+    flatten,
+    rebuilt,
+    walk,
+)
+from fastbp.activations import name_of
 from fastbp.initializers import initial_weight
-from fastbp.layers import Dense, Dropout, Layer
+from fastbp.layers import BatchNorm, Dense, Dropout, Layer, Normalize
 from fastbp.losses import Loss
 from fastbp.losses import engine_code as loss_code
 from fastbp.losses import named as named_loss
@@ -44,7 +54,7 @@ class Network:
     ----------
     n_inputs : int
         Number of features.
-    layers : sequence of Dense and Dropout
+    layers : sequence of Dense, BatchNorm, LayerNorm, Normalize, Dropout and Residual
         From the first hidden layer to the output layer, which is a Dense. One layer alone makes
         linear, logistic or softmax regression.
     loss : str, loss or callable
@@ -95,8 +105,8 @@ class Network:
         seed: int | None = None,
     ) -> None:
         self._n_inputs = _checks.count("n_inputs", n_inputs)
-        self._layers = _checked_layers(layers)
-        self._dense = tuple(layer for layer in self._layers if isinstance(layer, Dense))
+        self._layers = checked_stack(layers)
+        self._records, self._input_dropout = flatten(self._n_inputs, self._layers)
         self._loss = named_loss(loss)
         chosen = _chosen(optimizer)
         self._dtype = _checks.dtype(dtype)
@@ -108,38 +118,43 @@ class Network:
                 f"seed must be a non-negative integer or None, got {seed!r}: {error}"
             ) from None
 
-        self._records = _records(self._n_inputs, self._dense)
         self._plan = self._new_plan(self._dtype)
         self._parameters = self._plan.parameters
         self.optimizer = chosen
-        for number in range(len(self._dense)):
-            self.weights[number][...] = self._initial_weight(number)
+        for record in self._weighted:
+            self._begin(record, self._initial_weight(record))
 
     def _new_plan(self, dtype: np.dtype[Any]) -> engine.Plan:
         """This network as the engine sees it, with parameters of its own."""
-        records = [
-            (
-                *engine_code(layer.activation),
-                not layer.trainable, layer.l1, layer.l2, layer.max_norm or 0.0, dropped,
-                *record,
-            )
-            for layer, dropped, record in zip(
-                self._dense, _dropped(self._layers)[1:], self._records, strict=True
-            )
-        ]
+        records = [record.for_engine() for record in self._records]
         loss = loss_code(self._loss, self.n_outputs)
         try:
-            return engine.Plan(records, loss, dtype, _dropped(self._layers)[0])
+            return engine.Plan(records, loss, dtype, self._input_dropout)
         except (MemoryError, OverflowError, ValueError):
             raise MemoryError(
                 f"layers with {self.n_parameters:,} parameters do not fit into memory"
             ) from None
 
-    def _initial_weight(self, number: int) -> NDArray[Any]:
-        """Draw a first W for a Dense layer."""
-        layer, (n_in, n_out, _, _) = self._dense[number], self._records[number]
+    @property
+    def _weighted(self) -> list[Record]:
+        """The records of layers with parameters."""
+        return [record for record in self._records if isinstance(record.layer, Weighted)]
+
+    def _begin(self, record: Record, weight: NDArray[Any]) -> None:
+        """Set a layer's parameters and running statistics to what they are at first."""
+        record.weight_of(self._parameters)[...] = weight
+        record.bias_of(self._parameters)[...] = 0
+        if isinstance(record.layer, BatchNorm):
+            mean, variance = record.statistics_of(self._plan.statistics)
+            mean[...], variance[...] = 0, 1
+
+    def _initial_weight(self, record: Record) -> NDArray[Any]:
+        """Draw a first W for a Dense layer; gains are 1."""
+        layer = record.layer
+        if not isinstance(layer, Dense):
+            return np.ones(record.n_out, self._dtype)
         drawn = initial_weight(
-            self._progress.rng, layer.init, name_of(layer.activation), n_in, n_out
+            self._progress.rng, layer.init, name_of(layer.activation), record.n_in, record.n_out
         )
         with np.errstate(over="ignore"):
             weight = np.ascontiguousarray(drawn, self._dtype)
@@ -157,13 +172,12 @@ class Network:
     @property
     def n_outputs(self) -> int:
         """Number of outputs of the last layer."""
-        return self._dense[-1].units
+        return self._records[-1].n_out
 
     @property
     def n_parameters(self) -> int:
-        """Number of weights and biases."""
-        _, n_out, _, bias = self._records[-1]
-        return bias + n_out
+        """Number of weights and biases, gains and shifts."""
+        return self._records[-1].end
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -214,34 +228,49 @@ class Network:
     def parameters(self) -> NDArray[Any]:
         """All weights and biases: a live flat view, in the order W0, b0, W1, b1, ...
 
-        Writing to it changes the network. Each W is (n_in, n_out), row by row.
+        Writing to it changes the network. Each W is (n_in, n_out), row by row; of a normalisation,
+        they are gain and shift.
         """
         return self._parameters[:]
 
     @property
     def weights(self) -> tuple[NDArray[Any], ...]:
-        """Live (n_in, n_out) views of each layer's W."""
-        return tuple(
-            self._parameters[weight:bias].reshape(n_in, n_out)
-            for n_in, n_out, weight, bias in self._records
-        )
+        """Live views of each layer's W, (n_in, n_out), or gain, (n_out,)."""
+        return tuple(record.weight_of(self._parameters) for record in self._weighted)
 
     @property
     def biases(self) -> tuple[NDArray[Any], ...]:
-        """Live (n_out,) views of each layer's b."""
-        return tuple(self._parameters[bias : bias + n_out] for _, n_out, _, bias in self._records)
+        """Live (n_out,) views of each layer's b, or shift."""
+        return tuple(record.bias_of(self._parameters) for record in self._weighted)
+
+    @property
+    def statistics(self) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
+        """Live (n_out,) views of what layers have gathered, in their order.
+
+        Mean and standard deviation of a Normalize, zero before they are known; running mean and
+        variance of each BatchNorm.
+        """
+        return tuple(
+            record.statistics_of(self._plan.statistics)
+            for record in self._records
+            if record.gathers
+        )
 
     def __str__(self) -> str:
         """Return a table of the layers."""
         rows = [("layer", "kind", "activation", "shape", "parameters")]
-        records = iter(self._records)
-        for number, layer in enumerate(self._layers, start=1):
+        records = iter(self._weighted)
+        for number, layer in walk(self._layers):
+            kind, activation, shape, size = type(layer).__name__, "", "", ""
             if isinstance(layer, Dropout):
-                rows.append((str(number), "Dropout", f"rate {layer.rate}", "", ""))
-                continue
-            n_in, n_out, _, _ = next(records)
-            size = f"{(n_in + 1) * n_out:,}"
-            rows.append((str(number), "Dense", str(layer.activation), f"{n_in} x {n_out}", size))
+                activation = f"rate {layer.rate}"
+            elif isinstance(layer, Weighted):
+                record = next(records)
+                activation, size = str(layer.activation), f"{record.end - record.weight:,}"
+                shape = f"{record.n_out}"
+                if isinstance(layer, Dense):
+                    shape = f"{record.n_in} x {shape}"
+            rows.append((number, kind, activation, shape, size))
         rows.append(("total", "", "", "", f"{self.n_parameters:,}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -297,6 +326,7 @@ class Network:
         self, X: ArrayLike, out: NDArray[Any] | None, n_threads: int
     ) -> NDArray[Any]:
         n_threads = _checks.count("n_threads", n_threads)
+        self._require_statistics()
         rows, single = _checks.features(X, self._n_inputs, self._dtype)
         shape = (self.n_outputs,) if single else (len(rows), self.n_outputs)
         if out is not None:
@@ -344,6 +374,7 @@ class Network:
             If an argument is not as above, or X or y is not finite.
         """
         n_threads = _checks.count("n_threads", n_threads)
+        self._require_statistics()
         samples = self._samples(X, y, sample_weight, class_weight)
         return self._plan.loss_and_gradient(*samples, None, n_threads)
 
@@ -358,7 +389,8 @@ class Network:
     ) -> tuple[float, NDArray[Any]]:
         """Compute what training minimises, and its gradient by the parameters.
 
-        That is the mean loss over all samples, and the penalties of layers that have some.
+        That is the mean loss over all samples, and the penalties of layers that have some. Nothing
+        is dropped, and batches are normalised by the running statistics.
 
         Parameters
         ----------
@@ -381,6 +413,7 @@ class Network:
             As for `evaluate`.
         """
         n_threads = _checks.count("n_threads", n_threads)
+        self._require_statistics()
         samples = self._samples(X, y, sample_weight, class_weight)
         gradient = np.zeros_like(self._parameters)
         loss = self._plan.loss_and_gradient(*samples, gradient, n_threads)
@@ -436,7 +469,7 @@ class Network:
             checked = np.random.default_rng(seed).choice(checked, most, replace=False)
         plan = self._new_plan(np.dtype(np.float64))
         parameters = plan.parameters
-        parameters[...] = self._parameters
+        parameters[...], plan.statistics[...] = self._parameters, self._plan.statistics
         samples = self._samples(X, y, sample_weight, class_weight, dtype=np.dtype(np.float64))
         differences = np.empty(len(checked))
         for i, k in enumerate(checked):
@@ -459,21 +492,46 @@ class Network:
     ) -> float:
         """The penalties on the weights that are trained; their gradient is added to `gradient`."""
         total = 0.0
-        for layer, (_, _, weight, bias) in zip(self._dense, self._records, strict=True):
-            if layer.trainable and (layer.l1 or layer.l2):
-                W = parameters[weight:bias]
+        for record in self._records:
+            layer = record.layer
+            if isinstance(layer, Dense) and layer.trainable and (layer.l1 or layer.l2):
+                W = record.weight_of(parameters)
                 total += layer.l1 * float(np.abs(W).sum(dtype=np.float64))
                 total += layer.l2 / 2 * float(np.square(W, dtype=np.float64).sum())
                 if gradient is not None:
-                    gradient[weight:bias] += layer.l1 * np.sign(W) + layer.l2 * W
+                    record.weight_of(gradient)[...] += layer.l1 * np.sign(W) + layer.l2 * W
         return total
 
     def _trained(self) -> NDArray[np.intp]:
         """Where the parameters of layers that are trained lie."""
         return np.concatenate([
-            np.arange(weight, bias + n_out if layer.trainable else weight)
-            for layer, (_, n_out, weight, bias) in zip(self._dense, self._records, strict=True)
+            np.arange(record.weight, record.end if record.trainable else record.weight)
+            for record in self._records
         ])
+
+    def adapt(self, X: ArrayLike) -> None:
+        """Take the statistics of a Normalize layer from these data, instead of the first `fit`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_inputs)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is not as above, or the network does not begin with a Normalize layer.
+        """
+        if not isinstance(self._layers[0], Normalize):
+            raise ValueError(f"the first layer must be Normalize() to adapt, got {self._layers[0]}")
+        self._adapt(_checks.features(X, self._n_inputs, self._dtype, one_row=False)[0])
+
+    def _adapt(self, X: NDArray[Any]) -> None:
+        mean, deviation = self.statistics[0]
+        mean[...], deviation[...] = column_spread(X)
+
+    def _require_statistics(self) -> None:
+        if self._plan.waits:
+            raise RuntimeError("the Normalize layer has no statistics yet: call fit or adapt first")
 
     # --- how it learns ----------------------------------------------------------------------
 
@@ -508,6 +566,7 @@ class Network:
         """
         if not isinstance(self._optimizer, Optimizer):
             raise TypeError(f"{self._optimizer} wants all the data: call fit, not train_step")
+        self._require_statistics()
         X, y, weights = self._samples(X, y, sample_weight, class_weight, normalize=False)
         rates = self._progress.rates(self._optimizer.learning_rate, self.n_steps, 1)
         key = self._progress.key(self._plan)
@@ -607,6 +666,8 @@ class Network:
             samples, validation = splitting.split(
                 samples, validation_split, validation_kind, self._progress.rng
             )
+        if self._plan.waits:
+            self._adapt(samples[0])
         if (minimizer := minimizer_of(self._optimizer)) is not None:
             return minimize(
                 self, minimizer, self._plan, self._trained(), self._penalty, samples, validation,
@@ -666,10 +727,12 @@ class Network:
         rates = np.geomspace(low, high, count)
         rows = min(_checks.count("batch_size", batch_size), len(samples[0]))
         twin = self.copy()
+        if twin._plan.waits:
+            twin._adapt(samples[0])
         return training.range_test(twin._plan, twin._progress, samples, rates, rows)
 
     def freeze(self, *numbers: int) -> None:
-        """Leave Dense layers alone from now on, as those made with ``trainable=False``.
+        """Leave layers alone from now on, as those made with ``trainable=False``.
 
         Parameters
         ----------
@@ -684,7 +747,7 @@ class Network:
         self._set_trainable(self._numbers(numbers), trainable=False)
 
     def unfreeze(self, *numbers: int) -> None:
-        """Train Dense layers from now on that were left alone.
+        """Train layers from now on that were left alone.
 
         Parameters
         ----------
@@ -699,7 +762,7 @@ class Network:
         self._set_trainable(self._numbers(numbers), trainable=True)
 
     def reinitialize(self, *numbers: int) -> None:
-        """Start Dense layers anew: W drawn by the layer's `init`, b zero.
+        """Start layers anew: W drawn by the layer's `init`, b zero, gains and shifts as at first.
 
         The optimizer starts over as well, as what it has gathered belongs to the old weights.
 
@@ -714,19 +777,19 @@ class Network:
             As for `freeze`, or if an `init` returns something else than finite weights; nothing
             has been changed then but the random numbers drawn.
         """
-        chosen = self._numbers(numbers)
-        drawn = [self._initial_weight(number) for number in chosen]
-        for number, weight in zip(chosen, drawn, strict=True):
-            self.weights[number][...] = weight
-            self.biases[number][...] = 0
+        records = self._weighted
+        chosen = [records[number] for number in self._numbers(numbers)]
+        drawn = [self._initial_weight(record) for record in chosen]
+        for record, weight in zip(chosen, drawn, strict=True):
+            self._begin(record, weight)
         _, settings = engine_settings(self._optimizer)
         self._plan.state[...] = settings.get("initial_accumulator", 0)
         self._plan.progress = (0, 0.0)
         self._progress.plateau = PlateauProgress()
 
     def _numbers(self, numbers: tuple[int, ...]) -> list[int]:
-        """Which Dense layers are meant, each once."""
-        every = range(len(self._dense))
+        """Which layers with parameters are meant, each once."""
+        every = range(len(self._weighted))
         try:
             return list(dict.fromkeys(every[number] for number in numbers)) or list(every)
         except IndexError:
@@ -737,15 +800,13 @@ class Network:
             raise TypeError(f"layers are given by their numbers, got {list(numbers)}") from None
 
     def _set_trainable(self, numbers: list[int], *, trainable: bool) -> None:
-        dense = list(self._dense)
-        for number in numbers:
-            dense[number] = dataclasses.replace(dense[number], trainable=trainable)
-        self._plan.freeze([not layer.trainable for layer in dense])
-        changed = iter(dense)
-        self._layers = tuple(
-            next(changed) if isinstance(layer, Dense) else layer for layer in self._layers
-        )
-        self._dense = tuple(dense)
+        counted = itertools.count()
+        layers = rebuilt(self._layers, lambda layer: (
+            dataclasses.replace(layer, trainable=trainable) if next(counted) in numbers else layer
+        ))
+        records, _ = flatten(self._n_inputs, layers)
+        self._plan.freeze([not record.trainable for record in records])
+        self._layers, self._records = layers, records
 
     # --- what stays -------------------------------------------------------------------------
 
@@ -770,9 +831,9 @@ class Network:
         Returns
         -------
         dict
-            "parameters" and "optimizer", one-dimensional arrays of the network's dtype, and "json":
-            what JSON holds, with a description of the network, the count of steps, and where
-            the schedule and the random numbers are.
+            "parameters", "optimizer" and "statistics", one-dimensional arrays of the network's
+            dtype, and "json": what JSON holds, with a description of the network, the count of
+            steps, and where the schedule and the random numbers are.
 
         See Also
         --------
@@ -782,6 +843,7 @@ class Network:
         return {
             "parameters": self._parameters.copy(),
             "optimizer": self._plan.state.copy(),
+            "statistics": self._plan.statistics.copy(),
             "json": {
                 "network": self._description(),
                 "steps": steps,
@@ -805,10 +867,9 @@ class Network:
         TypeError, ValueError
             If it is no such state; nothing has been changed then.
         """
-        checked = training.checked_state(state, self._description(), self._plan)
-        self._plan.parameters[...], self._plan.state[...] = checked.parameters, checked.optimizer
-        self._plan.progress = checked.progress
-        self._progress = checked.carried
+        snapshot, progress = training.checked_state(state, self._description(), self._plan)
+        training.go_back(self._plan, snapshot)
+        self._progress = progress
 
     def _description(self) -> dict[str, Any]:
         """What a state has to agree in."""
@@ -817,10 +878,7 @@ class Network:
             optimizer = dataclasses.replace(optimizer, learning_rate=1.0)
         return {
             "n_inputs": self._n_inputs,
-            "layers": [
-                repr(dataclasses.replace(layer, init="auto") if isinstance(layer, Dense) else layer)
-                for layer in self._layers
-            ],
+            "layers": [repr(layer) for layer in rebuilt(self._layers, _without_init)],
             "loss": repr(self._loss),
             "optimizer": repr(optimizer),
             "dtype": self._dtype.name,
@@ -870,36 +928,8 @@ class Network:
         return self._samples(X, y, weights, one_row=False, prefix="validation_data ")
 
 
-def _checked_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    try:
-        checked = tuple(layers)
-    except TypeError:
-        raise TypeError(f"layers must be a sequence of Dense, got {layers!r}") from None
-    if not checked:
-        raise ValueError("layers must hold at least one layer, got none")
-    for layer in checked:
-        if not isinstance(layer, (Dense, Dropout)):
-            raise TypeError(f"layers must be a sequence of Dense, got {layer!r} in it")
-    for layer, after in zip(checked, (*checked[1:], None), strict=True):
-        if isinstance(layer, Dropout):
-            if not isinstance(after, Dense):
-                raise ValueError(f"after {layer} there must be a Dense layer, got {after}")
-        elif after is not None and layer.activation in ("softmax", "log_softmax"):
-            raise ValueError(
-                f"activation {layer.activation!r} belongs in the last layer, got a hidden one"
-            )
-    return checked
-
-
-def _dropped(layers: Sequence[Layer]) -> list[float]:
-    """Which part is dropped of the inputs, and of the outputs of each Dense layer."""
-    dropped = [0.0]
-    for layer in layers:
-        if isinstance(layer, Dropout):
-            dropped[-1] = layer.rate
-        else:
-            dropped.append(0.0)
-    return dropped
+def _without_init(layer: Any) -> Any:
+    return dataclasses.replace(layer, init="auto") if isinstance(layer, Dense) else layer
 
 
 def _chosen(optimizer: object) -> AnyOptimizer:
@@ -907,14 +937,3 @@ def _chosen(optimizer: object) -> AnyOptimizer:
     if isinstance(optimizer, AnyOptimizer):
         return optimizer
     return OPTIMIZERS[_checks.choice("optimizer", optimizer, OPTIMIZERS)]()
-
-
-def _records(n_inputs: int, layers: Sequence[Dense]) -> list[tuple[int, int, int, int]]:
-    """(n_in, n_out, offset of W, offset of b) of each layer in the flat vectors."""
-    records = []
-    n_in, offset = n_inputs, 0
-    for layer in layers:
-        bias = offset + n_in * layer.units
-        records.append((n_in, layer.units, offset, bias))
-        n_in, offset = layer.units, bias + layer.units
-    return records

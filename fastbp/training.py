@@ -22,7 +22,7 @@ from fastbp.splitting import Samples
 if TYPE_CHECKING:
     from fastbp.network import Network
 
-__all__ = ["History", "LearningRateCurve", "checked_state", "range_test", "train"]
+__all__ = ["History", "LearningRateCurve", "checked_state", "go_back", "range_test", "train"]
 
 DIVERGENCE_HINT = (
     "training has diverged: try a smaller learning rate, or scale the inputs "
@@ -145,19 +145,27 @@ def range_test(
     return LearningRateCurve(rates[: len(losses)], np.array(losses))
 
 
-@dataclass(frozen=True)
-class CheckedState:
-    """A state that fits a network."""
+Snapshot = tuple[NDArray[Any], NDArray[Any], NDArray[Any], tuple[int, float]]
 
-    parameters: NDArray[Any]
-    optimizer: NDArray[Any]
-    progress: tuple[int, float]
-    carried: Progress
+
+def _snapshot(plan: engine.Plan, into: Snapshot | None = None) -> Snapshot:
+    """What training changes: parameters, statistics, and the optimizer's vectors and progress."""
+    if into is None or into[1].shape != plan.state.shape:  # another optimizer was set
+        return plan.parameters.copy(), plan.state.copy(), plan.statistics.copy(), plan.progress
+    parameters, state, statistics, _ = into
+    parameters[...], state[...] = plan.parameters, plan.state
+    statistics[...] = plan.statistics
+    return parameters, state, statistics, plan.progress
+
+
+def go_back(plan: engine.Plan, to: Snapshot) -> None:
+    """Undo what training has changed since a snapshot."""
+    plan.parameters[...], plan.state[...], plan.statistics[...], plan.progress = to
 
 
 def checked_state(
     state: Mapping[str, Any], description: Mapping[str, Any], plan: engine.Plan
-) -> CheckedState:
+) -> tuple[Snapshot, Progress]:
     """Return the parts of a state that fits the network, or say what differs in an error."""
     try:
         found = state["json"]
@@ -168,7 +176,10 @@ def checked_state(
                     f"this one's is {wanted!r}"
                 )
         arrays = []
-        for name, own in (("parameters", plan.parameters), ("optimizer", plan.state)):
+        for name, own in (
+            ("parameters", plan.parameters), ("optimizer", plan.state),
+            ("statistics", plan.statistics),
+        ):
             array = np.asarray(state[name])
             if array.dtype != own.dtype or array.shape != own.shape:
                 raise ValueError(
@@ -185,19 +196,7 @@ def checked_state(
         carried = Progress(rng, PlateauProgress(**found["plateau"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is not a state of a network: {error!r}") from None
-    return CheckedState(arrays[0], arrays[1], (steps, product), carried)
-
-
-Snapshot = tuple[NDArray[Any], NDArray[Any], tuple[int, float]]
-
-
-def _snapshot(plan: engine.Plan, into: Snapshot | None = None) -> Snapshot:
-    """What training changes: parameters, and the optimizer's vectors and progress."""
-    if into is None or into[1].shape != plan.state.shape:  # another optimizer was set
-        return plan.parameters.copy(), plan.state.copy(), plan.progress
-    parameters, state, _ = into
-    parameters[...], state[...] = plan.parameters, plan.state
-    return parameters, state, plan.progress
+    return (arrays[0], arrays[1], arrays[2], (steps, product)), carried
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def train(
             loss, steps = _epoch(network, plan, samples, order, step_size, rates, key, settings)
             seconds = time.perf_counter() - started
             if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
-                plan.parameters[...], plan.state[...], plan.progress = last_good
+                go_back(plan, last_good)
                 step = steps if math.isfinite(loss) else steps + 1
                 raise FloatingPointError(
                     f"epoch {epoch}, step {step}: the loss is {loss}, "

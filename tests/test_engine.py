@@ -169,8 +169,7 @@ def test_variants_agree(name):
         for rows in (1, 5, 64):
             net, X, y = problem([129, 300, 33, 2], rows, dtype)
             other = engine.Plan(
-                [(engine.ACTIVATIONS[layer.activation], 0.0, False, 0.0, 0.0, 0.0, 0.0, *record)
-                 for layer, record in zip(net.layers, net._records, strict=True)],
+                [record.for_engine() for record in net._records],
                 (engine.LOSSES["squared_error"], 0.0, (), None), net.dtype,
             )
             other.parameters[:] = net.parameters

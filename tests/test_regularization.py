@@ -341,10 +341,10 @@ def test_table_and_repr():
         (lambda: Dense(3, l2=np.nan), ValueError, "l2 must be finite and not negative"),
         (lambda: Dense(3, max_norm=0), ValueError, "max_norm must be positive"),
         (lambda: Network(2, [Dense(2), Dropout(0.5)]), ValueError,
-         r"after Dropout\(rate=0.5\) there must be a Dense layer, got None"),
+         r"the last layer must be a Dense layer, got Dropout\(rate=0.5\)"),
         (lambda: Network(2, [Dropout(0.5), Dropout(0.5), Dense(2)]), ValueError,
-         "there must be a Dense layer, got Dropout"),
-        (lambda: Network(2, [Dropout(0.5)]), ValueError, "there must be a Dense layer, got None"),
+         r"after Dropout\(rate=0.5\) there must be another kind of layer, got Dropout"),
+        (lambda: Network(2, [Dropout(0.5)]), ValueError, "the last layer must be a Dense layer"),
     ],
 )
 def test_bad_settings(make, error, message):

@@ -28,8 +28,8 @@ def data():
 
 def through_json(state):
     """As if written to files and read again."""
-    arrays = {name: np.frombuffer(state[name].tobytes(), state[name].dtype)
-              for name in ("parameters", "optimizer")}
+    arrays = {name: np.array(state[name].tolist(), state[name].dtype)
+              for name in ("parameters", "optimizer", "statistics")}
     return arrays | {"json": json.loads(json.dumps(state["json"]))}
 
 

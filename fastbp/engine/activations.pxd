@@ -217,6 +217,21 @@ cdef inline void activate(
         mish(z, slopes, size)
 
 
+cdef inline void activate_part(
+    int activation, real alpha, real* z, real* slopes, Py_ssize_t rows, Py_ssize_t n,
+    Py_ssize_t left, Py_ssize_t right,
+) noexcept nogil:
+    """`activate` for columns left .. right of Z (rows x n); f does not mix outputs."""
+    cdef Py_ssize_t i
+    if activation == IDENTITY:
+        return
+    if right - left == n:
+        rows, right = 1, rows * n
+    for i in range(rows):
+        activate(activation, alpha, z + i * n + left,
+                 NULL if slopes == NULL else slopes + i * n + left, 1, right - left)
+
+
 cdef inline void multiply_by_derivative(
     int activation, real alpha, const real* a, const real* slopes, real* d,
     Py_ssize_t rows, Py_ssize_t n,
@@ -274,3 +289,19 @@ cdef inline void multiply_by_derivative(
     elif activation != IDENTITY:
         for i in range(size):
             d[i] *= slopes[i]
+
+
+cdef inline void multiply_part(
+    int activation, real alpha, const real* a, const real* slopes, real* d,
+    Py_ssize_t rows, Py_ssize_t n, Py_ssize_t left, Py_ssize_t right,
+) noexcept nogil:
+    """`multiply_by_derivative` for columns left .. right of D (rows x n)."""
+    cdef Py_ssize_t i
+    if activation == IDENTITY or left == right:
+        return
+    if right - left == n:
+        rows, right = 1, rows * n
+    for i in range(rows):
+        multiply_by_derivative(activation, alpha, a + i * n + left,
+                               NULL if slopes == NULL else slopes + i * n + left,
+                               d + i * n + left, 1, right - left)

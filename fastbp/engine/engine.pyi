@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LAYERS: dict[str, int]
 ACTIVATIONS: dict[str, int]
 OPTIMIZERS: dict[str, int]
 LOSSES: dict[str, int]
@@ -18,13 +19,15 @@ class Plan:
     @property
     def state(self) -> NDArray[Any]: ...
     @property
+    def statistics(self) -> NDArray[Any]: ...
+    @property
+    def waits(self) -> bool: ...
+    @property
     def is_random(self) -> bool: ...
     progress: tuple[int, float]
     def __init__(
         self,
-        layers: Sequence[
-            tuple[int, float, bool, float, float, float, float, int, int, int, int]
-        ],
+        layers: list[dict[str, float]],
         loss: tuple[int, float, Sequence[float], object],
         dtype: np.dtype[Any],
         dropout: float = 0,

@@ -31,11 +31,14 @@ from .optimizers cimport (
     Rule, apply, begin_step, clip_to_norm, end_step, is_plain_rule, state_vectors,
 )
 from .passes cimport (
-    Workspace, forward_pass, gather, gradient_pass, loss_pass, own_scratch, scratch_size,
+    Workspace, forward_pass, gather, gradient_pass, layer_forward, loss_pass, moments_room,
+    own_scratch, scratch_size,
 )
-from .products cimport Goal, finish_update, forward, limit_norms, round_up
+from .products cimport Goal, finish_update, limit_norms, round_up
 from .random cimport step_key
-from .records cimport Layer, Net, Samples, real
+from .records cimport (
+    BATCH_NORM, DENSE, LAYER_NORM, RESIDUAL, STANDARDIZE, Layer, Net, Samples, real,
+)
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES, panel_width, weighted_sum
 from .tile cimport all_finite as all_finite_values
@@ -44,6 +47,13 @@ cnp.import_array()
 
 cdef object ONE = 1             # compared by identity first: nearly every call asks for one thread
 
+LAYERS = {
+    "dense": DENSE,
+    "batch_norm": BATCH_NORM,
+    "layer_norm": LAYER_NORM,
+    "normalize": STANDARDIZE,
+    "residual": RESIDUAL,
+}
 # The names users write, in the order error messages list them.
 ACTIVATIONS = {
     "identity": activations.IDENTITY,
@@ -160,6 +170,8 @@ cdef Py_ssize_t rows_per_pass(
     cdef Py_ssize_t passes = 1
     if flops > ONE_PASS_FLOPS:
         passes = <Py_ssize_t>min(<double>n, ceil(flops / MANY_PASSES_FLOPS))
+    if net.has_batch_norms:     # whose passes are normalised one by one: none shall be small
+        passes = max(passes, (n + MOST_ROWS - 1) // MOST_ROWS)
     return min(MOST_ROWS, (n + passes - 1) // passes)
 
 
@@ -216,7 +228,7 @@ cdef void add_penalties(
     for at in range(net.depth):
         layer = &net.layers[at]
         l1, l2 = <real>layer.l1, <real>layer.l2
-        size = 0 if layer.frozen else layer.n_in * layer.n_out
+        size = 0 if layer.frozen else layer.bias - layer.weight
         for i in range(layer.weight + share(member, 0, size, 1),
                        layer.weight + share(member, 1, size, 1)):
             gradient[i] += l2 * parameters[i] + l1 * sign(parameters[i])
@@ -254,9 +266,11 @@ cdef Status advance(
         n = min(work.rows, size - epoch.done)
         rate = epoch.rates[0 if epoch.constant else epoch.steps]
         begin_step(&rule, rate, step_key(work.key, epoch.first_step + epoch.steps, net.depth))
-        if net.drops:
-            if is_first(member):
-                work.step, work.row = epoch.first_step + epoch.steps, epoch.done
+        if is_first(member) and net.drops:
+            work.step, work.row = epoch.first_step + epoch.steps, epoch.done
+        if is_first(member) and net.has_batch_norms and epoch.done == 0 and n < size:
+            memcpy(work.gathered, net.statistics, net.n_statistics * sizeof(real))
+        if net.drops or net.has_batch_norms:
             barrier(member)
         if n < size or not is_fused(net, &rule):
             goal = Goal(work.gradient, 1, 0 if epoch.done == 0 else 1, NULL)
@@ -334,26 +348,42 @@ cdef Status sweep_gradient(
     return status
 
 
+cdef inline Py_ssize_t hidden_place(const Net* net, Py_ssize_t at) noexcept nogil:
+    """Where a prediction has the outputs of layer `at`, for each row: they last until the next
+    layer's are there, unless a sum may want them later."""
+    return net.layers[at].output if net.has_sums else at % 2 * net.widest
+
+
+cdef inline Py_ssize_t hidden_room(const Net* net) noexcept nogil:
+    return net.n_outputs if net.has_sums else 2 * net.widest
+
+
 cdef Status predict_rows(
     const Net* net, const real* parameters, const real* X, Py_ssize_t n, real* out,
     Py_ssize_t* done, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """Rows done .. n of the last layer's output. work.outputs holds 2 x rows x widest."""
+    """Rows done .. n of the last layer's output; work.outputs has the `hidden_room`."""
     cdef double since = milliseconds() if n > work.rows else 0, flops = 0
     cdef real* scratch = own_scratch(parameters, work, member)
     cdef Py_ssize_t start = done[0], at, count
     cdef Status status = DONE
+    cdef const Layer* layer
     cdef const real* inputs
+    cdef const real* source
     cdef real* outputs
     while start < n:
         count = min(work.rows, n - start)
         inputs = X + start * net.n_in
         for at in range(net.depth):
-            outputs = <real*>work.outputs + (at % 2) * work.rows * net.widest
+            layer = &net.layers[at]
+            outputs = <real*>work.outputs + hidden_place(net, at) * work.rows
+            source = X + start * net.n_in
+            if layer.source >= 0:
+                source = <real*>work.outputs + hidden_place(net, layer.source) * work.rows
             if at == net.depth - 1:
                 outputs = out + start * net.n_out
-            forward(&net.layers[at], net.layers[at].activation, parameters, NULL,
-                    inputs, count, outputs, NULL, scratch, member)
+            layer_forward(net, layer, layer.activation, parameters, NULL, inputs, source, count,
+                          outputs, NULL, NULL, 0, False, scratch, member)
             inputs = outputs
         start += count
         flops += count * flops_per_row(net, FORWARD)
@@ -588,17 +618,35 @@ cdef int call_python(
 
 # --- a network ------------------------------------------------------------------------------
 
+cdef int describe_layer(dict fields, Layer* layer) except -1:
+    layer.kind = fields["kind"]
+    layer.activation = fields.get("activation", activations.IDENTITY)
+    layer.alpha = fields.get("alpha", 0)
+    layer.frozen = fields.get("frozen", False)
+    layer.l1 = fields.get("l1", 0)
+    layer.l2 = fields.get("l2", 0)
+    layer.max_norm = fields.get("max_norm", 0)
+    layer.dropout = fields.get("dropout", 0)
+    layer.n_in = fields["n_in"]
+    layer.n_out = fields["n_out"]
+    layer.weight = fields.get("weight", 0)
+    layer.bias = fields.get("bias", 0)
+    layer.epsilon = fields.get("epsilon", 0)
+    layer.momentum = fields.get("momentum", 0)
+    layer.statistics = fields.get("statistics", 0)
+    layer.source = fields.get("source", -1)
+    return 0
+
+
 @cython.final
 cdef class Plan:
     """A network as the engine sees it: layer records over one flat parameter vector.
 
     Parameters
     ----------
-    layers : list of tuples
-        Each (activation, alpha, frozen, l1, l2, max_norm, dropout, n_in, n_out, weight, bias):
-        codes from `ACTIVATIONS` and their parameters, whether training leaves the layer alone,
-        penalties, the greatest norm of a column (0: any), the part of the outputs that is dropped,
-        sizes, and offsets into the parameter vector.
+    layers : list of dict of str to number
+        What the fields of `records.Layer` are called; those left out are zero. Kinds are codes
+        from `LAYERS`, activations from `ACTIVATIONS`.
     loss : (int, float, sequence of float, object)
         A code from `LOSSES`, its parameter, the level of each output for a quantile loss, and what
         computes a custom one: a callable ``function(outputs, targets) -> losses, gradients``, or a
@@ -614,6 +662,9 @@ cdef class Plan:
         All zero at first; read, and written by training, in place.
     state : ndarray of dtype, one-dimensional
         The optimizer's vectors, one after the other.
+    statistics : ndarray of dtype, one-dimensional
+        Means and variances that batch norms have gathered, or means and standard deviations of
+        the inputs; all zero at first.
     """
     cdef Net net
     cdef Workspace work
@@ -623,6 +674,7 @@ cdef class Plan:
     cdef void* gradient_memory
     cdef readonly cnp.ndarray parameters
     cdef readonly cnp.ndarray state
+    cdef readonly cnp.ndarray statistics
     cdef Rule rule
     cdef object users_function
     cdef Compiled compiled
@@ -652,8 +704,13 @@ cdef class Plan:
         net.loss, net.loss_parameter, levels, self.users_function = loss
         for at in range(net.depth):
             layer = &net.layers[at]
-            (layer.activation, layer.alpha, layer.frozen, layer.l1, layer.l2, layer.max_norm,
-             layer.dropout, layer.n_in, layer.n_out, layer.weight, layer.bias) = layers[at]
+            describe_layer(layers[at], layer)
+            layer.norm = net.n_norms
+            net.n_norms += layer.kind == BATCH_NORM or layer.kind == LAYER_NORM
+            net.has_batch_norms |= layer.kind == BATCH_NORM
+            net.has_sums |= layer.kind == RESIDUAL
+            if layer.kind == BATCH_NORM or layer.kind == STANDARDIZE:
+                net.n_statistics = max(net.n_statistics, layer.statistics + 2 * layer.n_out)
             net.has_slopes |= activations.needs_slopes(layer.activation) or layer.dropout > 0
             net.drops |= layer.dropout > 0
             net.has_limits |= layer.max_norm > 0
@@ -663,8 +720,10 @@ cdef class Plan:
             net.n_outputs += width
             net.widest = max(net.widest, width)
             assert at == 0 or layer.n_in == net.layers[at - 1].n_out
-            net.n_parameters = max(net.n_parameters, layer.weight + layer.n_in * layer.n_out,
-                                   layer.bias + layer.n_out)
+            assert layer.kind == DENSE or layer.n_in == layer.n_out
+            assert -1 <= layer.source < at or layer.kind != RESIDUAL
+            if layer.kind != RESIDUAL and layer.kind != STANDARDIZE:
+                net.n_parameters = max(net.n_parameters, layer.bias + layer.n_out)
         net.n_in = net.layers[0].n_in
         net.n_out = layer.n_out
         net.from_logits = losses.takes_logits(net.loss, layer.activation)
@@ -679,6 +738,8 @@ cdef class Plan:
         self.find_lowest()
         self.parameters = aligned_zeros(net.n_parameters, dtype)
         self.theta = cnp.PyArray_DATA(self.parameters)
+        self.statistics = aligned_zeros(net.n_statistics, dtype)
+        net.statistics = cnp.PyArray_DATA(self.statistics)
         self.rule.kind = -1
 
     def __dealloc__(self):
@@ -746,6 +807,15 @@ cdef class Plan:
             self.net.layers[at].frozen = frozen[at]
         self.find_lowest()
 
+    cdef bint lacks_statistics(self) noexcept:
+        cdef const Layer* first = &self.net.layers[0]
+        cdef Py_ssize_t at = first.statistics + first.n_in
+        if first.kind != STANDARDIZE:
+            return False
+        if self.type_number == cnp.NPY_FLOAT32:
+            return (<float*>self.net.statistics)[at] == 0
+        return (<double*>self.net.statistics)[at] == 0
+
     cdef void release_workspace(self) noexcept:
         free(self.memory)
         free(self.gradient_memory)
@@ -801,6 +871,11 @@ cdef class Plan:
         return bool(self.net.drops or self.rule.noise != 0)
 
     @property
+    def waits(self):
+        """Whether a normalisation of the inputs has not been told their deviations yet."""
+        return self.lacks_statistics()
+
+    @property
     def progress(self):
         """(steps made, product of Nadam's momenta): the optimizer's state but for `state`."""
         return self.rule.steps, self.rule.product
@@ -830,17 +905,23 @@ cdef class Plan:
         cdef Py_ssize_t inputs = room(rows * net.n_in, self.item)
         cdef Py_ssize_t outputs = room(rows * net.n_outputs, self.item)
         cdef Py_ssize_t slopes = outputs if net.has_slopes else 0
+        cdef Py_ssize_t kept = outputs if net.has_sums else 0
+        cdef Py_ssize_t moments = room(2 * net.n_norms * moments_room(net, rows), self.item)
+        cdef Py_ssize_t gathered = room(net.n_statistics, self.item)
         cdef Py_ssize_t delta = room(2 * rows * net.widest, self.item)
         cdef Py_ssize_t one_hot = room(net.widest * threads, self.item)
         cdef Py_ssize_t row_losses = room(rows, sizeof(double))
         cdef Py_ssize_t scratch = scratch_size(net, rows, self.item, True)
         self.release_workspace()
-        self.memory = zeroed(inputs + outputs + slopes + delta + one_hot + row_losses
-                             + room(scratch * threads, self.item))
+        self.memory = zeroed(inputs + outputs + slopes + kept + moments + gathered + delta + one_hot
+                             + row_losses + room(scratch * threads, self.item))
         self.work.inputs = aligned(self.memory)
         self.work.outputs = <char*>self.work.inputs + inputs
         self.work.slopes = <char*>self.work.outputs + outputs
-        self.work.delta = <char*>self.work.slopes + slopes
+        self.work.kept = <char*>self.work.slopes + slopes
+        self.work.moments = <char*>self.work.kept + kept
+        self.work.gathered = <char*>self.work.moments + moments
+        self.work.delta = <char*>self.work.gathered + gathered
         self.work.one_hot = <char*>self.work.delta + delta
         self.work.losses = <double*>(<char*>self.work.one_hot + one_hot)
         self.work.scratch = <char*>self.work.losses + row_losses
@@ -885,7 +966,7 @@ cdef class Plan:
         cdef cnp.npy_intp[2] shape
         cdef int dimensions
         cdef bint finite
-        if not is_ready(X, self.type_number):
+        if not is_ready(X, self.type_number) or self.lacks_statistics():
             return None
         if n_threads is not ONE and not (type(n_threads) is int and 0 < n_threads <= INT_MAX):
             return None
@@ -933,7 +1014,7 @@ cdef class Plan:
         work.scratch_size = scratch_size(&self.net, work.rows, self.item, False)
         if not small:
             n_threads = useful_threads(&self.net, n, work.rows, FORWARD, most_threads)
-        hidden = room(2 * work.rows * self.net.widest, self.item)
+        hidden = room(hidden_room(&self.net) * work.rows, self.item)
         size = hidden + room(work.scratch_size * n_threads, self.item) + PADDING
         work.outputs = aligned(stack)
         if size > <Py_ssize_t>sizeof(stack):
@@ -1026,12 +1107,14 @@ cdef class Plan:
             call.net, call.parameters, call.work = &self.net, self.theta, &self.work
             call.single = self.type_number == cnp.NPY_FLOAT32
             call.samples = samples
-            self.work.dropping = call.task == TRAIN
+            self.work.training = call.task == TRAIN
             self.work.key = call.key if call.task == TRAIN else 0
             run(call, n_threads)
             if self.failure is not None:
                 raise self.failure
         finally:
+            if call.task == TRAIN and call.epoch.done > 0:      # in the middle of a step
+                memcpy(self.net.statistics, self.work.gathered, self.statistics.nbytes)
             self.failure = None
             self.training = False
         return 0

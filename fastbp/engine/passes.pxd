@@ -12,9 +12,10 @@ from .activations cimport (
 )
 from .dropout cimport drop, drop_with_slopes
 from .losses cimport row_loss, takes_exponentials
+from .norms cimport norm_backward, norm_forward, norm_scratch
 from .products cimport Goal, Outer, backward, backward_scratch, forward, forward_scratch, round_up
 from .random cimport step_key
-from .records cimport Layer, Net, Samples, real
+from .records cimport DENSE, RESIDUAL, Layer, Net, Samples, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport panel_width
 
@@ -25,6 +26,9 @@ cdef struct Workspace:
     void* inputs            # rows x n_in: a batch gathered in the order of the permutation
     void* outputs           # rows x n_out of each layer, one layer after the other
     void* slopes            # as outputs: f'(Z) of the layers that write it down; or NULL
+    void* kept              # as outputs: D of the sums, which their sources want too; or NULL
+    void* moments           # two vectors for each normalisation, for the way back; NULL without one
+    void* gathered          # the statistics as they were before a step of several passes
     void* delta             # two of rows x widest: the gradient by the Z of two neighbours
     void* scratch           # what the products lay out for themselves, for each member
     Py_ssize_t scratch_size     # elements of one member's scratch
@@ -32,8 +36,8 @@ cdef struct Workspace:
     double* losses          # rows: the loss of each row of a pass
     void* gradient          # n_parameters; NULL until a batch is larger than `rows`
     Outer late              # the first layer's update, where it waits for the next step
-    bint dropping           # whether this pass drops outputs, by
-    uint64_t key            # the key of the call,
+    bint training           # whether outputs are dropped, and normalised by their batch
+    uint64_t key            # what is dropped depends on the key of the call,
     Py_ssize_t step         # the step, and
     Py_ssize_t row          # which row of the batch is the first of the pass
     double norm             # of the gradient, and
@@ -47,6 +51,9 @@ cdef inline Py_ssize_t scratch_size(
     """How many elements the products of one pass lay out for themselves."""
     cdef Py_ssize_t size = 0, at
     for at in range(net.depth):
+        if net.layers[at].kind != DENSE:
+            size = max(size, norm_scratch(&net.layers[at], item))
+            continue
         size = max(size, forward_scratch(&net.layers[at], rows, item))
         if training:
             size = max(size, backward_scratch(&net.layers[at], rows, item))
@@ -68,6 +75,19 @@ cdef inline real* slopes_of(
     return <real*>work.slopes + layer.output * work.rows
 
 
+cdef inline Py_ssize_t moments_room(const Net* net, Py_ssize_t rows) noexcept nogil:
+    """Elements of one vector of moments: of all columns, or of all rows."""
+    return max(net.widest, rows)
+
+
+cdef inline real* moments_of(
+    const Net* net, const Layer* layer, const real* parameters, const Workspace* work,
+) noexcept nogil:
+    if work.moments == NULL:
+        return NULL
+    return <real*>work.moments + 2 * layer.norm * moments_room(net, work.rows)
+
+
 cdef inline Outer* late_update(
     const Net* net, Py_ssize_t at, Workspace* work,
 ) noexcept nogil:
@@ -78,6 +98,8 @@ cdef inline Outer* late_update(
     input or the weights are changed in between.
     """
     if at > 0 or work.rows > 1 or net.layers[0].n_out == 1 or net.drops or net.has_limits:
+        return NULL
+    if net.layers[0].kind != DENSE:
         return NULL
     return &work.late
 
@@ -94,7 +116,7 @@ cdef inline const real* gather(
     cdef Py_ssize_t i
     cdef Py_ssize_t sample
     cdef real* row
-    cdef bint dropping = work.dropping and net.dropout > 0
+    cdef bint dropping = work.training and net.dropout > 0
     if samples.order == NULL and not dropping:
         return X + start * net.n_in
     if n == 1 and not dropping:
@@ -124,23 +146,42 @@ cdef inline void drop_outputs(
     barrier(member)
 
 
+cdef inline void layer_forward(
+    const Net* net, const Layer* layer, int activation, const real* parameters, Outer* late,
+    const real* inputs, const real* source, Py_ssize_t n, real* outputs, real* slopes,
+    real* moments, Py_ssize_t room, bint training, real* scratch, const Member* member,
+) noexcept nogil:
+    """The outputs of one layer of any kind; `source` is what a sum adds."""
+    if layer.kind == DENSE:
+        forward(layer, activation, parameters, late, inputs, n, outputs, slopes, scratch, member)
+    else:
+        norm_forward(layer, parameters, <const real*>net.statistics, inputs, source, n, outputs,
+                     slopes, moments, room, training, scratch, member)
+
+
 cdef inline void forward_pass(
     const Net* net, const real* parameters, const real* X, Py_ssize_t n,
     Workspace* work, const Member* member,
 ) noexcept nogil:
     """The outputs of every layer; of the last one Z where the loss takes logits."""
     cdef const real* inputs = X
+    cdef const real* source
     cdef real* outputs
     cdef const Layer* layer
     cdef Py_ssize_t at
     for at in range(net.depth):
         layer = &net.layers[at]
         outputs = <real*>work.outputs + layer.output * work.rows
-        forward(layer,
-                IDENTITY if net.from_logits and at == net.depth - 1 else layer.activation,
-                parameters, late_update(net, at, work), inputs, n, outputs,
-                slopes_of(layer, parameters, work), own_scratch(parameters, work, member), member)
-        if work.dropping and layer.dropout > 0:
+        source = X
+        if layer.source >= 0:
+            source = <real*>work.outputs + net.layers[layer.source].output * work.rows
+        layer_forward(net, layer,
+                      IDENTITY if net.from_logits and at == net.depth - 1 else layer.activation,
+                      parameters, late_update(net, at, work), inputs, source, n, outputs,
+                      slopes_of(layer, parameters, work), moments_of(net, layer, parameters, work),
+                      moments_room(net, work.rows), work.training,
+                      own_scratch(parameters, work, member), member)
+        if work.training and layer.dropout > 0:
             drop_outputs(layer, at, outputs, n, work, member)
         inputs = outputs
 
@@ -231,6 +272,26 @@ cdef inline double loss_pass(
     return loss * scale
 
 
+cdef inline void add_kept(
+    const Net* net, Py_ssize_t at, int activation, real alpha, const real* outputs,
+    const real* slopes, Py_ssize_t n, real* D, Workspace* work, const Member* member,
+) noexcept nogil:
+    """Add to D, the gradient by Z of layer `at`, what the sums it is a source of have kept."""
+    cdef Py_ssize_t n_out = net.layers[at].n_out, above, i
+    cdef Py_ssize_t first = share(member, 0, n, 1) * n_out
+    cdef Py_ssize_t size = share(member, 1, n, 1) * n_out - first
+    cdef real* kept
+    for above in range(at + 1, net.depth):
+        if net.layers[above].kind != RESIDUAL or net.layers[above].source != at:
+            continue
+        kept = <real*>work.kept + net.layers[above].output * work.rows + first
+        multiply_by_derivative(activation, alpha, outputs + first,
+                               NULL if slopes == NULL else slopes + first, kept, 1, size)
+        for i in range(size):
+            D[first + i] += kept[i]
+    barrier(member)
+
+
 cdef inline void backward_pass(
     const Net* net, const real* parameters, const real* X, Py_ssize_t n,
     const Goal* goal, Workspace* work, const Member* member,
@@ -245,9 +306,12 @@ cdef inline void backward_pass(
     cdef real* scratch = own_scratch(parameters, work, member)
     cdef bint plain = goal.vector == parameters and goal.rule == NULL and goal.beta == 1
     cdef const real* inputs
+    cdef const real* slopes
+    cdef real* D_in
     cdef const Layer* layer = &net.layers[net.depth - 1]
     cdef const Layer* below
     cdef const Goal* own_goal
+    cdef real alpha
     cdef int activation
     cdef Py_ssize_t at
     if not net.from_logits:
@@ -261,18 +325,26 @@ cdef inline void backward_pass(
         own_goal = goal
         if layer.frozen:
             own_goal = NULL
-        if at == 0:
-            backward(layer, IDENTITY, <real>0, parameters, X, NULL, delta, n, <real*>NULL, own_goal,
+        inputs, slopes, activation, alpha = X, NULL, IDENTITY, 0
+        if at > 0:
+            below = &net.layers[at - 1]
+            inputs = <real*>work.outputs + below.output * work.rows
+            slopes = slopes_of(below, parameters, work)
+            activation, alpha = below.activation, <real>below.alpha
+            if work.training and below.dropout > 0:
+                activation = SLOPES
+        D_in = delta_below if at > net.lowest else <real*>NULL
+        if layer.kind == DENSE:
+            backward(layer, activation, alpha, parameters, inputs, slopes, delta, n, D_in, own_goal,
                      late_update(net, at, work) if plain else NULL, scratch, member)
-            return
-        below = &net.layers[at - 1]
-        inputs = <real*>work.outputs + below.output * work.rows
-        activation = below.activation
-        if work.dropping and below.dropout > 0:
-            activation = SLOPES
-        backward(layer, activation, <real>below.alpha, parameters, inputs,
-                 slopes_of(below, parameters, work), delta, n,
-                 delta_below if at > net.lowest else <real*>NULL, own_goal, NULL, scratch, member)
+        else:
+            norm_backward(layer, activation, alpha, parameters, <real*>net.statistics, inputs,
+                          slopes, delta, n, D_in, own_goal,
+                          <real*>work.kept + layer.output * work.rows,
+                          moments_of(net, layer, parameters, work), moments_room(net, work.rows),
+                          work.training, scratch, member)
+        if D_in != NULL and net.has_sums:
+            add_kept(net, at - 1, activation, alpha, inputs, slopes, n, D_in, work, member)
         delta, delta_below = delta_below, delta
 
 

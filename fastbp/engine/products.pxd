@@ -25,7 +25,7 @@ vector; see `Workspace`.
 from libc.string cimport memcpy, memset
 
 from .activations cimport (
-    IDENTITY, RELU, activate, mixes_outputs, multiply_by_derivative,
+    IDENTITY, RELU, activate, activate_part, mixes_outputs, multiply_part,
 )
 from .blas cimport gemm
 from .crossovers cimport (
@@ -283,15 +283,8 @@ cdef inline void forward_part(
     if HAS_TILES and n > 1 and n_out > 1 and weight_bytes(layer, sizeof(real)) > WHOLE_WEIGHT:
         first, stop = share(member, 0, n_out, panel), share(member, 1, n_out, panel)
         forward_in_blocks(layer, W, bias, cut, X, n, A, scratch, first, stop)
-        if cut or activation == IDENTITY:
-            return
-        rows = n
-        if stop - first == n_out:
-            rows = 1
-            stop = n * n_out
-        for i in range(rows):
-            activate(activation, <real>layer.alpha, A + i * n_out + first,
-                     NULL if slopes == NULL else slopes + i * n_out + first, 1, stop - first)
+        if not cut:
+            activate_part(activation, <real>layer.alpha, A, slopes, n, n_out, first, stop)
         return
     if rows == 0:
         return
@@ -639,11 +632,10 @@ cdef inline void backward(
     for as long as X and D do.
     """
     cdef const real* W = parameters + layer.weight
-    cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out, i, rows = n
+    cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out
     cdef Py_ssize_t panel = panel_width(sizeof(real))
     cdef Py_ssize_t first = 0, stop = n_in
     cdef bint gated = activation == RELU
-    cdef const real* slope = NULL
     if HAS_TILES and n > 1 and n_in > 1 and n_out > 1:
         first, stop = share(member, 0, n_in, panel), share(member, 1, n_in, panel)
         if first < stop:
@@ -672,14 +664,8 @@ cdef inline void backward(
         if goal != NULL:
             gemm[real](True, False, n_in, n_out, n, <real>goal.alpha, X, D, <real>goal.beta,
                        <real*>goal.vector + layer.weight)
-    if D_in != NULL and not gated and activation != IDENTITY and first < stop:
-        if stop - first == n_in:
-            rows, stop = 1, n * n_in
-        for i in range(rows):
-            if slopes != NULL:
-                slope = slopes + i * n_in + first
-            multiply_by_derivative(activation, alpha, X + i * n_in + first, slope,
-                                   D_in + i * n_in + first, 1, stop - first)
+    if D_in != NULL and not gated:
+        multiply_part(activation, alpha, X, slopes, D_in, n, n_in, first, stop)
     if goal != NULL:
         bias_gradient(layer, D, n, goal, scratch, member)
     barrier(member)

@@ -5,7 +5,16 @@ ctypedef fused real:
     double
 
 
+cdef enum Kind:
+    DENSE
+    BATCH_NORM                  # each column, by mean and variance of the batch
+    LAYER_NORM                  # each row, by its own
+    STANDARDIZE                 # each column, by mean and deviation of the training data
+    RESIDUAL                    # the sum of the layer before and one further before
+
+
 cdef struct Layer:
+    int kind
     int activation
     double alpha            # the activation's parameter
     bint frozen             # whether training leaves its parameters alone
@@ -17,6 +26,11 @@ cdef struct Layer:
     Py_ssize_t n_out
     Py_ssize_t weight       # where W (n_in x n_out, row-major) starts in the flat buffers
     Py_ssize_t bias         # where b (n_out) starts in them
+    double epsilon          # of a normalisation, and
+    double momentum         # the weight of a batch in what it gathers: mean and spread of each
+    Py_ssize_t statistics   # column, one vector after the other, from here on
+    Py_ssize_t source       # of a sum: the earlier layer, or -1 for the network's inputs
+    Py_ssize_t norm         # how many normalisations there are before this one
     Py_ssize_t output       # room for the outputs of all layers before this one, per row
 
 
@@ -35,6 +49,11 @@ cdef struct Net:
     Py_ssize_t n_parameters
     Py_ssize_t n_outputs    # room for those of all layers, per row, in whole cache lines
     Py_ssize_t widest       # for those of one layer at most
+    void* statistics        # what normalisations have gathered
+    Py_ssize_t n_statistics
+    Py_ssize_t n_norms
+    bint has_sums
+    bint has_batch_norms
     int loss
     double loss_parameter
     double* levels          # n_out: the quantiles of a quantile loss
