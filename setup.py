@@ -72,6 +72,11 @@ class BuildBesideSources(build_ext):
     ``pip install .`` too.
     """
 
+    def initialize_options(self):
+        """Compile the variants side by side, in an editable build too."""
+        super().initialize_options()
+        self.parallel = os.cpu_count() or 1
+
     def run(self):
         """Build, then copy."""
         super().run()
@@ -100,5 +105,5 @@ setup(
         },
     ),
     cmdclass={"build_ext": BuildBesideSources},
-    options={"build": {"build_base": build}, "build_ext": {"parallel": os.cpu_count() or 1}},
+    options={"build": {"build_base": build}},
 )

@@ -291,6 +291,13 @@ cdef inline void multiply_by_derivative(
             d[i] *= slopes[i]
 
 
+cdef inline const real* slopes_from(const real* slopes, Py_ssize_t at) noexcept nogil:
+    """The slopes of elements from `at` on, or NULL where none are written down."""
+    if slopes == NULL:
+        return NULL
+    return slopes + at
+
+
 cdef inline void multiply_part(
     int activation, real alpha, const real* a, const real* slopes, real* d,
     Py_ssize_t rows, Py_ssize_t n, Py_ssize_t left, Py_ssize_t right,
@@ -303,5 +310,5 @@ cdef inline void multiply_part(
         rows, right = 1, rows * n
     for i in range(rows):
         multiply_by_derivative(activation, alpha, a + i * n + left,
-                               NULL if slopes == NULL else slopes + i * n + left,
-                               d + i * n + left, 1, right - left)
+                               slopes_from(slopes, i * n + left), d + i * n + left, 1,
+                               right - left)

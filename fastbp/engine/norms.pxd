@@ -11,7 +11,7 @@ K. He and others, Deep residual learning for image recognition (2015).
 """
 from libc.string cimport memcpy, memset
 
-from .activations cimport activate_part, multiply_part
+from .activations cimport activate_part, multiply_part, slopes_from
 from .optimizers cimport apply, root
 from .products cimport Goal, add_rows, round_up, scale
 from .records cimport BATCH_NORM, LAYER_NORM, RESIDUAL, STANDARDIZE, Layer, real
@@ -305,6 +305,6 @@ cdef inline void norm_backward(
                           right)
             settle_columns(layer, goal, of_gain, of_shift, left, right)
     if D_in != NULL:
-        multiply_part(activation, alpha, X + start, NULL if slopes == NULL else slopes + start,
-                      D_in + start, part.rows, size, part.left, part.right)
+        multiply_part(activation, alpha, X + start, slopes_from(slopes, start), D_in + start,
+                      part.rows, size, part.left, part.right)
     barrier(member)

@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from .activations cimport (
-    IDENTITY, SLOPES, exponentials, multiply_by_derivative, needs_slopes,
+    IDENTITY, SLOPES, exponentials, multiply_by_derivative, needs_slopes, slopes_from,
 )
 from .dropout cimport drop, drop_with_slopes
 from .losses cimport row_loss, takes_exponentials
@@ -285,8 +285,8 @@ cdef inline void add_kept(
         if net.layers[above].kind != RESIDUAL or net.layers[above].source != at:
             continue
         kept = <real*>work.kept + net.layers[above].output * work.rows + first
-        multiply_by_derivative(activation, alpha, outputs + first,
-                               NULL if slopes == NULL else slopes + first, kept, 1, size)
+        multiply_by_derivative(activation, alpha, outputs + first, slopes_from(slopes, first), kept,
+                               1, size)
         for i in range(size):
             D[first + i] += kept[i]
     barrier(member)
