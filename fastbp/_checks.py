@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp._dispatch import engine
+from fastbp._sparse import Features, SparseRows, is_sparse, sparse_rows
 
 __all__ = [
     "choice", "count", "dtype", "features", "flag", "fraction", "non_negative", "number",
@@ -129,11 +130,15 @@ def _array(name: str, value: ArrayLike) -> NDArray[Any]:
         array = np.asarray(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from None
+    return _real(name, array, value, "; call .toarray() on it first" if is_sparse(value) else "")
+
+
+def _real(name: str, array: NDArray[Any], given: object, hint: str = "") -> NDArray[Any]:
+    """`array`, which is what was given, if its numbers are real."""
     if array.dtype.kind not in "buif":
-        hint = "; call .toarray() on it first" if hasattr(value, "toarray") else ""
         raise TypeError(
             f"{name} must hold real numbers (bool, integer or float), "
-            f"got {type(value).__name__} of dtype {array.dtype}{hint}"
+            f"got {type(given).__name__} of dtype {array.dtype}{hint}"
         )
     return array
 
@@ -154,17 +159,19 @@ def _finite(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> Floats:
 
 
 def features(
-    X: ArrayLike, n_inputs: int, dtype: np.dtype[Any], *, name: str = "X", one_row: bool = True
-) -> tuple[Floats, bool]:
+    X: Features, n_inputs: int, dtype: np.dtype[Any], *, name: str = "X", one_row: bool = True
+) -> tuple[Floats | SparseRows, bool]:
     """Check an input array.
 
     Returns
     -------
-    X : ndarray of shape (n, n_inputs)
+    X : ndarray of shape (n, n_inputs), or SparseRows where it is sparse
     single : bool
         Whether it was given as one row, of shape (n_inputs,); only where `one_row` allows it.
     """
-    array = _array(name, X)
+    if isinstance(X, SparseRows):
+        return X, False
+    array: Any = X if is_sparse(X) else _array(name, X)  # type: ignore[arg-type]
     accepted = f"(n, {n_inputs})" + (f" or ({n_inputs},)" if one_row else "")
     single = one_row and array.ndim == 1
     if not (single or array.ndim == 2):
@@ -174,8 +181,11 @@ def features(
         _refuse_shape(name, array, accepted + hint)
     if array.shape[-1] != n_inputs:
         _refuse_shape(name, array, f"{accepted}, for a network of {n_inputs} inputs")
-    if array.size == 0:
+    if array.shape[0] == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {array.shape}")
+    if is_sparse(X):
+        rows = sparse_rows(name, array.reshape(1, -1) if single else array, n_inputs)
+        return rows.with_values(_finite(name, _real(name, rows.values, X), dtype)), single
     return _finite(name, array[np.newaxis] if single else array, dtype), single
 
 

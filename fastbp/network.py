@@ -21,6 +21,7 @@ from fastbp._records import (
     rebuilt,
     walk,
 )
+from fastbp._sparse import Features, SparseRows
 from fastbp.activations import name_of
 from fastbp.initializers import initial_weight
 from fastbp.layers import BatchNorm, Dense, Dropout, Layer, Normalize
@@ -294,13 +295,14 @@ class Network:
     # --- what it computes -------------------------------------------------------------------
 
     def predict(
-        self, X: ArrayLike, out: NDArray[Any] | None = None, n_threads: int = 1
+        self, X: Features, out: NDArray[Any] | None = None, n_threads: int = 1
     ) -> NDArray[Any]:
         """Compute the network's outputs.
 
         Parameters
         ----------
-        X : array_like of shape (n, n_inputs) or (n_inputs,)
+        X : array_like or sparse matrix of SciPy's, of shape (n, n_inputs) or (n_inputs,)
+            A sparse one costs the first layer, which must be a Dense, what is not zero in it.
         out : ndarray of shape (n, n_outputs) or (n_outputs,), optional
             Where to write them, in the network's dtype; may be strided, not overlapping X.
         n_threads : int
@@ -323,15 +325,20 @@ class Network:
         return result
 
     def _predict_converted(
-        self, X: ArrayLike, out: NDArray[Any] | None, n_threads: int
+        self, X: Features, out: NDArray[Any] | None, n_threads: int
     ) -> NDArray[Any]:
         n_threads = _checks.count("n_threads", n_threads)
         self._require_statistics()
-        rows, single = _checks.features(X, self._n_inputs, self._dtype)
+        rows, single = self._features(X)
         shape = (self.n_outputs,) if single else (len(rows), self.n_outputs)
+        given = rows.values if isinstance(rows, SparseRows) else np.asarray(X)
         if out is not None:
-            _checks.output(out, shape, self._dtype, [np.asarray(X), self._parameters])
-        result = self._plan.predict(rows[0] if single else rows, None, n_threads)
+            _checks.output(out, shape, self._dtype, [given, self._parameters])
+        result: NDArray[Any] | None
+        if isinstance(rows, SparseRows):
+            result = self._plan.predict_sparse(rows, n_threads).reshape(shape)
+        else:
+            result = self._plan.predict(rows[0] if single else rows, None, n_threads)
         assert result is not None
         if out is None:
             return result
@@ -340,7 +347,7 @@ class Network:
 
     def evaluate(
         self,
-        X: ArrayLike,
+        X: Features,
         y: ArrayLike,
         *,
         sample_weight: ArrayLike | None = None,
@@ -351,7 +358,7 @@ class Network:
 
         Parameters
         ----------
-        X : array_like of shape (n, n_inputs) or (n_inputs,)
+        X : array_like or sparse matrix of SciPy's, of shape (n, n_inputs) or (n_inputs,)
         y : array_like
             Integer labels (n,) or probabilities (n, n_outputs) for "cross_entropy"; otherwise
             (n, n_outputs), or (n,) where there is one output.
@@ -380,7 +387,7 @@ class Network:
 
     def loss_and_gradient(
         self,
-        X: ArrayLike,
+        X: Features,
         y: ArrayLike,
         *,
         sample_weight: ArrayLike | None = None,
@@ -421,7 +428,7 @@ class Network:
 
     def check_gradient(
         self,
-        X: ArrayLike,
+        X: Features,
         y: ArrayLike,
         *,
         sample_weight: ArrayLike | None = None,
@@ -509,7 +516,7 @@ class Network:
             for record in self._records
         ])
 
-    def adapt(self, X: ArrayLike) -> None:
+    def adapt(self, X: Features) -> None:
         """Take the statistics of a Normalize layer from these data, instead of the first `fit`.
 
         Parameters
@@ -523,9 +530,10 @@ class Network:
         """
         if not isinstance(self._layers[0], Normalize):
             raise ValueError(f"the first layer must be Normalize() to adapt, got {self._layers[0]}")
-        self._adapt(_checks.features(X, self._n_inputs, self._dtype, one_row=False)[0])
+        self._adapt(self._features(X, one_row=False)[0])
 
-    def _adapt(self, X: NDArray[Any]) -> None:
+    def _adapt(self, X: NDArray[Any] | SparseRows) -> None:
+        assert not isinstance(X, SparseRows)  # which a Normalize layer does not take
         mean, deviation = self.statistics[0]
         mean[...], deviation[...] = column_spread(X)
 
@@ -537,7 +545,7 @@ class Network:
 
     def train_step(
         self,
-        X: ArrayLike,
+        X: Features,
         y: ArrayLike,
         *,
         sample_weight: ArrayLike | None = None,
@@ -567,17 +575,17 @@ class Network:
         if not isinstance(self._optimizer, Optimizer):
             raise TypeError(f"{self._optimizer} wants all the data: call fit, not train_step")
         self._require_statistics()
-        X, y, weights = self._samples(X, y, sample_weight, class_weight, normalize=False)
+        samples = self._samples(X, y, sample_weight, class_weight, normalize=False)
         rates = self._progress.rates(self._optimizer.learning_rate, self.n_steps, 1)
         key = self._progress.key(self._plan)
-        loss, steps = self._plan.epoch(X, y, weights, None, len(X), rates, 1, key)
+        loss, steps = self._plan.epoch(*samples, None, len(samples[0]), rates, 1, key)
         if not steps:
             raise FloatingPointError(f"the loss is {loss}; {training.DIVERGENCE_HINT}")
         return loss
 
     def fit(
         self,
-        X: ArrayLike,
+        X: Features,
         y: ArrayLike,
         *,
         epochs: int = 1,
@@ -586,7 +594,7 @@ class Network:
         shuffle: bool = True,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight = None,
-        validation_data: tuple[ArrayLike, ...] | None = None,
+        validation_data: tuple[Any, ...] | None = None,
         validation_split: float | None = None,
         validation_kind: str = "shuffled",
         metrics: Iterable[str | Metric] = (),
@@ -598,7 +606,7 @@ class Network:
 
         Parameters
         ----------
-        X : array_like of shape (n, n_inputs)
+        X : array_like or sparse matrix of SciPy's, of shape (n, n_inputs)
         y : array_like
             As for `evaluate`.
         epochs : int
@@ -677,7 +685,7 @@ class Network:
 
     def find_learning_rate(
         self,
-        X: ArrayLike,
+        X: Features,
         y: ArrayLike,
         *,
         low: float = 1e-6,
@@ -888,7 +896,7 @@ class Network:
 
     def _samples(
         self,
-        X: ArrayLike,
+        X: Features,
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight = None,
@@ -900,9 +908,7 @@ class Network:
     ) -> Samples:
         """X, y and weights as the engine takes them, apart from the parameters that it writes."""
         dtype = dtype or self._dtype
-        rows, single = _checks.features(
-            X, self._n_inputs, dtype, name=prefix + "X", one_row=one_row
-        )
+        rows, single = self._features(X, dtype, name=prefix + "X", one_row=one_row)
         expected = _checks.targets(
             y, self._loss.name, len(rows), self.n_outputs, dtype, name=prefix + "y", single=single
         )
@@ -910,12 +916,29 @@ class Network:
             sample_weight, class_weight, expected, self.n_outputs, dtype,
             prefix=prefix, normalize=normalize,
         )
+        if isinstance(rows, SparseRows):
+            return rows.with_values(self._apart(rows.values)), self._apart(expected), weights
         return self._apart(rows), self._apart(expected), weights
+
+    def _features(
+        self, X: Features, dtype: np.dtype[Any] | None = None, *, name: str = "X",
+        one_row: bool = True,
+    ) -> tuple[NDArray[Any] | SparseRows, bool]:
+        """X as the engine takes it, and whether it was given as one row."""
+        rows, single = _checks.features(
+            X, self._n_inputs, dtype or self._dtype, name=name, one_row=one_row
+        )
+        if isinstance(rows, SparseRows) and not self._plan.takes_sparse:
+            raise ValueError(
+                f"{name} is sparse, which only a Dense layer takes, not {self._layers[0]}; "
+                "call .toarray() on it first"
+            )
+        return rows, single
 
     def _apart(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.copy() if np.may_share_memory(array, self._parameters) else array
 
-    def _validation(self, data: tuple[ArrayLike, ...] | None) -> Samples | None:
+    def _validation(self, data: tuple[Any, ...] | None) -> Samples | None:
         if data is None:
             return None
         accepted = "validation_data must be (X, y) or (X, y, sample_weight)"

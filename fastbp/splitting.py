@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _checks
+from fastbp._sparse import SparseRows
 
 __all__ = ["KINDS", "Samples", "split"]
 
 # X, y and weights, as the engine takes them.
-Samples = tuple[NDArray[Any], NDArray[Any], "NDArray[Any] | None"]
+Samples = tuple[NDArray[Any] | SparseRows, NDArray[Any], "NDArray[Any] | None"]
 
 KINDS = ("shuffled", "stratified", "last")
 

@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,17 @@ CROSSOVERS: dict[str, int]
 def usable_cores() -> int: ...
 def all_finite(array: NDArray[Any]) -> bool: ...
 
+class Rows(Protocol):
+    """Rows of a sparse matrix."""
+
+    @property
+    def values(self) -> NDArray[Any]: ...
+    @property
+    def columns(self) -> NDArray[np.int32]: ...
+    @property
+    def starts(self) -> NDArray[np.intp]: ...
+    def __len__(self) -> int: ...
+
 class Plan:
     @property
     def parameters(self) -> NDArray[Any]: ...
@@ -22,6 +33,8 @@ class Plan:
     def statistics(self) -> NDArray[Any]: ...
     @property
     def waits(self) -> bool: ...
+    @property
+    def takes_sparse(self) -> bool: ...
     @property
     def is_random(self) -> bool: ...
     progress: tuple[int, float]
@@ -37,9 +50,10 @@ class Plan:
     def predict(
         self, X: object, out: object = None, n_threads: object = 1
     ) -> NDArray[Any] | None: ...
+    def predict_sparse(self, X: Rows, n_threads: int) -> NDArray[Any]: ...
     def loss_and_gradient(
         self,
-        X: NDArray[Any],
+        X: NDArray[Any] | Rows,
         y: NDArray[Any],
         weights: NDArray[Any] | None = None,
         gradient: NDArray[Any] | None = None,
@@ -47,7 +61,7 @@ class Plan:
     ) -> float: ...
     def epoch(
         self,
-        X: NDArray[Any],
+        X: NDArray[Any] | Rows,
         y: NDArray[Any],
         weights: NDArray[Any] | None,
         order: NDArray[np.intp] | None,

@@ -37,7 +37,7 @@ from .passes cimport (
 from .products cimport Goal, finish_update, limit_norms, round_up
 from .random cimport step_key
 from .records cimport (
-    BATCH_NORM, DENSE, LAYER_NORM, RESIDUAL, STANDARDIZE, Layer, Net, Samples, real,
+    BATCH_NORM, DENSE, LAYER_NORM, RESIDUAL, STANDARDIZE, Batch, Layer, Net, Samples, real,
 )
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES, panel_width, weighted_sum
@@ -158,15 +158,11 @@ cdef enum:
     STEP = 3 * FORWARD
 
 
-cdef inline double flops_per_row(const Net* net, int per_weight) noexcept nogil:
-    return <double>per_weight * net.n_parameters
-
-
 cdef Py_ssize_t rows_per_pass(
-    const Net* net, Py_ssize_t n, int per_weight, Py_ssize_t item,
+    const Net* net, Py_ssize_t n, double row_flops, Py_ssize_t item,
 ) noexcept nogil:
-    """How many of n rows one pass takes: of the network and n alone, as it decides on bits."""
-    cdef double flops = n * flops_per_row(net, per_weight) * item / sizeof(float)
+    """How many of n rows one pass takes: of network and data alone, as it decides on bits."""
+    cdef double flops = n * row_flops * item / sizeof(float)
     cdef Py_ssize_t passes = 1
     if flops > ONE_PASS_FLOPS:
         passes = <Py_ssize_t>min(<double>n, ceil(flops / MANY_PASSES_FLOPS))
@@ -303,7 +299,7 @@ cdef Status advance(
             epoch.start += size
             epoch.steps += 1
             epoch.batch_loss = epoch.done = 0
-        flops += n * flops_per_row(net, STEP)
+        flops += n * STEP * samples.products
         if time_to_pause(since, &flops, work, member):
             status = PAUSED
             break
@@ -325,20 +321,20 @@ cdef Status sweep_gradient(
     cdef Sweep sweep = shared[0]
     cdef Status status = DONE
     cdef Goal goal
-    cdef const real* X
+    cdef Batch batch
     cdef Py_ssize_t n
     while sweep.start < samples.n:
         n = min(work.rows, samples.n - sweep.start)
         if gradient == NULL:
-            X = gather(net, parameters, samples, sweep.start, n, work, member)
-            forward_pass(net, parameters, X, n, work, member)
+            batch = gather(net, parameters, samples, sweep.start, n, work, member)
+            forward_pass(net, parameters, &batch, work, member)
             sweep.loss += loss_pass(net, parameters, samples, sweep.start, n, scale, work, member)
         else:
             goal = Goal(gradient, 1, 0 if sweep.start == 0 else 1, NULL)
             sweep.loss += gradient_pass(
                 net, parameters, samples, sweep.start, n, scale, &goal, work, member)
         sweep.start += n
-        flops += n * flops_per_row(net, STEP)
+        flops += n * STEP * samples.products
         if time_to_pause(since, &flops, work, member):
             status = PAUSED
             break
@@ -359,35 +355,37 @@ cdef inline Py_ssize_t hidden_room(const Net* net) noexcept nogil:
 
 
 cdef Status predict_rows(
-    const Net* net, const real* parameters, const real* X, Py_ssize_t n, real* out,
-    Py_ssize_t* done, Workspace* work, const Member* member,
+    const Net* net, const real* parameters, const Samples* samples, real* out, Py_ssize_t* done,
+    Workspace* work, const Member* member,
 ) noexcept nogil:
-    """Rows done .. n of the last layer's output; work.outputs has the `hidden_room`."""
-    cdef double since = milliseconds() if n > work.rows else 0, flops = 0
+    """The last layer's output from row `done` on; work.outputs has the `hidden_room`."""
+    cdef double since = milliseconds() if samples.n > work.rows else 0, flops = 0
     cdef real* scratch = own_scratch(parameters, work, member)
-    cdef Py_ssize_t start = done[0], at, count
+    cdef Py_ssize_t start = done[0], at
     cdef Status status = DONE
     cdef const Layer* layer
     cdef const real* inputs
     cdef const real* source
     cdef real* outputs
-    while start < n:
-        count = min(work.rows, n - start)
-        inputs = X + start * net.n_in
+    cdef Batch batch
+    while start < samples.n:
+        batch = gather(net, parameters, samples, start, min(work.rows, samples.n - start), work,
+                       member)
+        inputs = <const real*>batch.X
         for at in range(net.depth):
             layer = &net.layers[at]
             outputs = <real*>work.outputs + hidden_place(net, at) * work.rows
-            source = X + start * net.n_in
+            source = <const real*>batch.X
             if layer.source >= 0:
                 source = <real*>work.outputs + hidden_place(net, layer.source) * work.rows
             if at == net.depth - 1:
                 outputs = out + start * net.n_out
-            layer_forward(net, layer, layer.activation, parameters, NULL, inputs, source, count,
+            layer_forward(net, layer, layer.activation, parameters, NULL, &batch, inputs, source,
                           outputs, NULL, NULL, 0, False, scratch, member)
             inputs = outputs
-        start += count
-        flops += count * flops_per_row(net, FORWARD)
-        if start < n and time_to_pause(since, &flops, work, member):
+        start += batch.n
+        flops += batch.n * FORWARD * samples.products
+        if start < samples.n and time_to_pause(since, &flops, work, member):
             status = PAUSED
             break
     if is_first(member):
@@ -415,9 +413,7 @@ cdef struct Call:
     uint64_t key
     Sweep* sweep                # to sweep
     void* gradient
-    const void* X               # to predict
-    Py_ssize_t n
-    void* out
+    void* out                   # to predict
     Py_ssize_t* done
     team members
     Status status
@@ -430,8 +426,8 @@ cdef Status work_on(Call* call, real* parameters, const Member* member) noexcept
     if call.task == SWEEP:
         return sweep_gradient(call.net, <const real*>parameters, call.samples, call.sweep,
                               <real*>call.gradient, call.work, member)
-    return predict_rows(call.net, <const real*>parameters, <const real*>call.X, call.n,
-                        <real*>call.out, call.done, call.work, member)
+    return predict_rows(call.net, <const real*>parameters, call.samples, <real*>call.out,
+                        call.done, call.work, member)
 
 
 cdef void body(void* argument, int part) noexcept nogil:
@@ -469,15 +465,14 @@ def usable_cores():
 
 
 cdef int useful_threads(
-    const Net* net, Py_ssize_t rows, Py_ssize_t pass_rows, int per_weight, Py_ssize_t n_threads,
+    Py_ssize_t rows, Py_ssize_t pass_rows, double row_flops, Py_ssize_t n_threads,
 ) except -1:
     """How many of the threads allowed are worth it for so many rows, in passes of `pass_rows`."""
-    cdef double row = flops_per_row(net, per_weight)
     # BLAS has threads of its own, and its products do not stand being called side by side. One
     # row is not shared.
     if n_threads == 1 or not HAS_TILES or pass_rows == 1:
         return 1
-    if pass_rows * row < TEAM_FLOPS or rows * row < TEAM_CALL_FLOPS:
+    if pass_rows * row_flops < TEAM_FLOPS or rows * row_flops < TEAM_CALL_FLOPS:
         return 1
     return min(n_threads, usable_cores(), MOST_THREADS)
 
@@ -672,6 +667,7 @@ cdef class Plan:
     cdef int threads            # members of a team that the workspace has room for
     cdef void* memory           # of the workspace, but for
     cdef void* gradient_memory
+    cdef void* row_gradient_memory
     cdef readonly cnp.ndarray parameters
     cdef readonly cnp.ndarray state
     cdef readonly cnp.ndarray statistics
@@ -819,7 +815,8 @@ cdef class Plan:
     cdef void release_workspace(self) noexcept:
         free(self.memory)
         free(self.gradient_memory)
-        self.memory = self.gradient_memory = NULL
+        free(self.row_gradient_memory)
+        self.memory = self.gradient_memory = self.row_gradient_memory = NULL
         memset(&self.work, 0, sizeof(Workspace))
         self.rows = self.threads = 0
 
@@ -871,6 +868,15 @@ cdef class Plan:
         return bool(self.net.drops or self.rule.noise != 0)
 
     @property
+    def takes_sparse(self):
+        """Whether inputs may be sparse: where nothing but a product takes them."""
+        cdef Py_ssize_t at
+        for at in range(self.net.depth):
+            if self.net.layers[at].kind == RESIDUAL and self.net.layers[at].source < 0:
+                return False
+        return self.net.layers[0].kind == DENSE
+
+    @property
     def waits(self):
         """Whether a normalisation of the inputs has not been told their deviations yet."""
         return self.lacks_statistics()
@@ -885,24 +891,29 @@ cdef class Plan:
         self.rule.steps, self.rule.product = progress
 
     cdef int prepare(
-        self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads, bint gathers,
+        self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads, bint sparse, bint trains,
     ) except -1:
-        """A workspace for passes of so many rows; kept from call to call while it is enough.
-
-        `gathers` says whether the gradient of all parameters is wanted in one place.
-        """
+        """A workspace for passes of so many rows; kept from call to call while it is enough."""
+        cdef bint fused = is_fused(&self.net, &self.rule)
+        cdef Py_ssize_t gradient
         load_blas()
-        if self.rows < rows or self.threads < n_threads:
-            self.allocate(max(rows, self.rows), max(n_threads, self.threads))
+        if self.rows < rows or self.threads < n_threads or self.work.sparse != sparse:
+            self.allocate(max(rows, self.rows), max(n_threads, self.threads), sparse)
         self.work.rows = rows
-        if (gathers or batch_size > rows) and self.work.gradient == NULL:
+        if (trains and not fused or batch_size > rows) and self.work.gradient == NULL:
             self.gradient_memory = zeroed(room(self.net.n_parameters, self.item))
             self.work.gradient = aligned(self.gradient_memory)
+        if (trains and sparse and fused and not is_plain(&self.net, &self.rule)
+                and self.work.row_gradient == NULL):
+            gradient = room(self.net.layers[0].n_in * self.net.layers[0].n_out, self.item)
+            self.row_gradient_memory = zeroed(gradient + self.net.n_in // 8 + sizeof(uint64_t))
+            self.work.row_gradient = aligned(self.row_gradient_memory)
+            self.work.touched = <uint64_t*>(<char*>self.work.row_gradient + gradient)
         return 0
 
-    cdef int allocate(self, Py_ssize_t rows, int threads) except -1:
+    cdef int allocate(self, Py_ssize_t rows, int threads, bint sparse) except -1:
         cdef Net* net = &self.net
-        cdef Py_ssize_t inputs = room(rows * net.n_in, self.item)
+        cdef Py_ssize_t inputs = 0 if sparse else room(rows * net.n_in, self.item)
         cdef Py_ssize_t outputs = room(rows * net.n_outputs, self.item)
         cdef Py_ssize_t slopes = outputs if net.has_slopes else 0
         cdef Py_ssize_t kept = outputs if net.has_sums else 0
@@ -926,18 +937,38 @@ cdef class Plan:
         self.work.losses = <double*>(<char*>self.work.one_hot + one_hot)
         self.work.scratch = <char*>self.work.losses + row_losses
         self.work.scratch_size = scratch
+        self.work.sparse = sparse
         self.rows, self.threads = rows, threads
+        return 0
+
+    cdef int describe_inputs(self, object X, Samples* samples) except -1:
+        """Fill `samples` from checked inputs, which are an array or rows of a sparse one."""
+        cdef const Layer* first = &self.net.layers[0]
+        samples.n = len(X)
+        samples.X = samples.values = NULL
+        samples.columns, samples.starts = NULL, NULL
+        samples.targets, samples.weights = NULL, NULL
+        samples.labels, samples.order = NULL, NULL
+        samples.products = self.net.n_parameters
+        if cnp.PyArray_Check(X):
+            samples.X = pointer(X, self.type_number, "X")
+            assert X.shape == (samples.n, self.net.n_in)
+            return 0
+        assert self.takes_sparse
+        samples.values = pointer(X.values, self.type_number, "X")
+        samples.columns = <int*>pointer(X.columns, cnp.NPY_INT32, "X")
+        samples.starts = <Py_ssize_t*>pointer(X.starts, cnp.NPY_INTP, "X")
+        assert X.columns.min(initial=0) >= 0 and X.columns.max(initial=0) < self.net.n_in
+        assert X.starts[0] == 0 and X.starts[samples.n] == len(X.values) == len(X.columns)
+        samples.products -= first.n_out * (first.n_in - <double>samples.starts[samples.n]
+                                           / samples.n)
         return 0
 
     cdef int describe(
         self, object X, object y, object weights, object order, Samples* samples,
     ) except -1:
         """Fill `samples` from checked arrays; `weights` and `order` may be None."""
-        samples.n = cnp.PyArray_DIM(X, 0)
-        samples.X = pointer(X, self.type_number, "X")
-        assert X.shape == (samples.n, self.net.n_in)
-        samples.labels = samples.order = NULL
-        samples.targets = samples.weights = NULL
+        self.describe_inputs(X, samples)
         if cnp.PyArray_TYPE(y) == cnp.NPY_INTP:
             samples.labels = <Py_ssize_t*>pointer(y, cnp.NPY_INTP, "y")
             assert y.shape == (samples.n,) and y.min() >= 0 and y.max() < self.net.n_out
@@ -985,7 +1016,7 @@ cdef class Plan:
                     and cnp.PyArray_DIM(out, dimensions - 1) == net.n_out
                     and not overlap(out, X) and not overlap(out, self.parameters)):
                 return None
-        cdef bint small = n * flops_per_row(net, FORWARD) < GIL_FLOPS
+        cdef bint small = n * FORWARD * <double>net.n_parameters < GIL_FLOPS
         if small and self.type_number == cnp.NPY_FLOAT32:
             finite = all_finite_values(<float*>cnp.PyArray_DATA(X), n * net.n_in)
         elif small:
@@ -996,24 +1027,40 @@ cdef class Plan:
             return None
         if out is None:
             out = cnp.PyArray_EMPTY(dimensions, shape, self.type_number, 0)
-        self.predict_ready(cnp.PyArray_DATA(X), n, cnp.PyArray_DATA(out), small, n_threads)
+        cdef Samples samples
+        samples.n, samples.X, samples.order = n, cnp.PyArray_DATA(X), NULL
+        samples.products = net.n_parameters
+        self.predict_ready(&samples, cnp.PyArray_DATA(out), small, n_threads)
+        return out
+
+    def predict_sparse(self, X, int n_threads):
+        """The network's output for rows of a sparse matrix, checked."""
+        cdef Samples samples
+        cdef cnp.npy_intp[2] shape
+        self.describe_inputs(X, &samples)
+        shape[0], shape[1] = samples.n, self.net.n_out
+        out = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
+        self.predict_ready(&samples, cnp.PyArray_DATA(out), False, n_threads)
         return out
 
     cdef int predict_ready(
-        self, const void* X, Py_ssize_t n, void* out, bint small, Py_ssize_t most_threads,
+        self, const Samples* samples, void* out, bint small, Py_ssize_t most_threads,
     ) except -1:
         """Predict into memory that was checked; with the GIL held while the work is small."""
         cdef double[STACK_DOUBLES] stack
         cdef Workspace work
         cdef Call call
         cdef Py_ssize_t hidden, size, done = 0
+        cdef double row_flops = FORWARD * samples.products
         cdef void* memory = NULL
         cdef int n_threads = 1
         load_blas()
-        work.rows = rows_per_pass(&self.net, n, FORWARD, self.item)
+        work.training = False
+        work.sparse = samples.X == NULL
+        work.rows = rows_per_pass(&self.net, samples.n, row_flops, self.item)
         work.scratch_size = scratch_size(&self.net, work.rows, self.item, False)
         if not small:
-            n_threads = useful_threads(&self.net, n, work.rows, FORWARD, most_threads)
+            n_threads = useful_threads(samples.n, work.rows, row_flops, most_threads)
         hidden = room(hidden_room(&self.net) * work.rows, self.item)
         size = hidden + room(work.scratch_size * n_threads, self.item) + PADDING
         work.outputs = aligned(stack)
@@ -1026,7 +1073,7 @@ cdef class Plan:
         call.net, call.parameters, call.work = &self.net, self.theta, &work
         call.single = self.type_number == cnp.NPY_FLOAT32
         call.task = PREDICT
-        call.X, call.n, call.out, call.done = X, n, out, &done
+        call.samples, call.out, call.done = samples, out, &done
         try:
             if small:
                 call.members.size = 1
@@ -1097,13 +1144,13 @@ cdef class Plan:
     ) except -1:
         """Run a call on the network's workspace: one thread of the user's at a time."""
         cdef Py_ssize_t rows
+        cdef double row_flops = STEP * samples.products
         self.refuse_while_training()
         self.training = True        # the GIL is held here
         try:
-            rows = rows_per_pass(&self.net, batch, STEP, self.item)
-            n_threads = useful_threads(&self.net, samples.n, rows, STEP, n_threads)
-            self.prepare(rows, batch, n_threads,
-                         call.task == TRAIN and not is_fused(&self.net, &self.rule))
+            rows = rows_per_pass(&self.net, batch, row_flops, self.item)
+            n_threads = useful_threads(samples.n, rows, row_flops, n_threads)
+            self.prepare(rows, batch, n_threads, samples.X == NULL, call.task == TRAIN)
             call.net, call.parameters, call.work = &self.net, self.theta, &self.work
             call.single = self.type_number == cnp.NPY_FLOAT32
             call.samples = samples

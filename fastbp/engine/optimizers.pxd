@@ -62,6 +62,12 @@ cdef inline bint is_plain_rule(const Rule* rule) noexcept nogil:
             and rule.clip_value == INFINITY and rule.clip_norm == INFINITY)
 
 
+cdef inline bint is_lazy(const Rule* rule) noexcept nogil:
+    """Whether the step under way leaves a parameter, and its state, alone if its gradient is 0."""
+    return ((rule.kind == SGD and rule.momentum == 0 or rule.kind == ADAGRAD)
+            and rule.decay == 0 and rule.deviation == 0)
+
+
 cdef inline void begin_step(Rule* rule, double rate, uint64_t key) noexcept nogil:
     """Work out what the next step needs, at this learning rate; the state stays as it is.
 

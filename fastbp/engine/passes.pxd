@@ -15,7 +15,8 @@ from .losses cimport row_loss, takes_exponentials
 from .norms cimport norm_backward, norm_forward, norm_scratch
 from .products cimport Goal, Outer, backward, backward_scratch, forward, forward_scratch, round_up
 from .random cimport step_key
-from .records cimport DENSE, RESIDUAL, Layer, Net, Samples, real
+from .records cimport DENSE, RESIDUAL, Batch, Layer, Net, Samples, real, sample_at
+from .sparse cimport sparse_backward, sparse_forward
 from .team cimport Member, barrier, is_first, share
 from .tile cimport panel_width
 
@@ -23,7 +24,10 @@ from .tile cimport panel_width
 cdef struct Workspace:
     # every buffer has PADDING bytes after it, which the products may read
     Py_ssize_t rows         # how many rows one pass takes
-    void* inputs            # rows x n_in: a batch gathered in the order of the permutation
+    void* inputs            # rows x n_in: a batch gathered in the order of the permutation, unless
+    bint sparse             # rows are sparse
+    void* row_gradient      # as the first W, zeros: where a rule finds the gradient of sparse rows,
+    uint64_t* touched       # and a bit for each row of it, all 0; NULL until one does
     void* outputs           # rows x n_out of each layer, one layer after the other
     void* slopes            # as outputs: f'(Z) of the layers that write it down; or NULL
     void* kept              # as outputs: D of the sums, which their sources want too; or NULL
@@ -99,37 +103,39 @@ cdef inline Outer* late_update(
     """
     if at > 0 or work.rows > 1 or net.layers[0].n_out == 1 or net.drops or net.has_limits:
         return NULL
-    if net.layers[0].kind != DENSE:
+    if net.layers[0].kind != DENSE or work.sparse:
         return NULL
     return &work.late
 
 
-cdef inline const real* gather(
+cdef inline Batch gather(
     const Net* net, const real* parameters, const Samples* samples,
     Py_ssize_t start, Py_ssize_t n, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """Rows start .. start + n of X in the order of the permutation, side by side.
+    """Rows start .. start + n of X in the order of the permutation, side by side if dense.
 
     `parameters` only says which type `real` is.
     """
     cdef const real* X = <const real*>samples.X
     cdef Py_ssize_t i
-    cdef Py_ssize_t sample
     cdef real* row
-    cdef bint dropping = work.training and net.dropout > 0
-    if samples.order == NULL and not dropping:
-        return X + start * net.n_in
-    if n == 1 and not dropping:
-        return X + samples.order[start] * net.n_in
+    cdef Batch batch = Batch(samples, start, n, NULL, 0, 0, work.row, work.row_gradient,
+                             work.touched)
+    if work.training and net.dropout > 0:
+        batch.dropout, batch.key = net.dropout, step_key(work.key, work.step, -1)
+    if work.sparse:
+        return batch
+    if (samples.order == NULL or n == 1) and batch.dropout == 0:
+        batch.X = X + sample_at(samples, start) * net.n_in
+        return batch
     for i in range(share(member, 0, n, 1), share(member, 1, n, 1)):
-        sample = start + i if samples.order == NULL else samples.order[start + i]
         row = <real*>work.inputs + i * net.n_in
-        memcpy(row, X + sample * net.n_in, net.n_in * sizeof(real))
-        if dropping:
-            drop(row, net.n_in, net.dropout, step_key(work.key, work.step, -1),
-                 (work.row + i) * net.n_in)
+        memcpy(row, X + sample_at(samples, start + i) * net.n_in, net.n_in * sizeof(real))
+        if batch.dropout > 0:
+            drop(row, net.n_in, batch.dropout, batch.key, (batch.row + i) * net.n_in)
     barrier(member)
-    return <const real*>work.inputs
+    batch.X = work.inputs
+    return batch
 
 
 cdef inline void drop_outputs(
@@ -148,23 +154,26 @@ cdef inline void drop_outputs(
 
 cdef inline void layer_forward(
     const Net* net, const Layer* layer, int activation, const real* parameters, Outer* late,
-    const real* inputs, const real* source, Py_ssize_t n, real* outputs, real* slopes,
+    const Batch* batch, const real* inputs, const real* source, real* outputs, real* slopes,
     real* moments, Py_ssize_t room, bint training, real* scratch, const Member* member,
 ) noexcept nogil:
     """The outputs of one layer of any kind; `source` is what a sum adds."""
-    if layer.kind == DENSE:
-        forward(layer, activation, parameters, late, inputs, n, outputs, slopes, scratch, member)
+    if inputs == NULL:
+        sparse_forward(layer, activation, parameters, batch, outputs, slopes, member)
+    elif layer.kind == DENSE:
+        forward(layer, activation, parameters, late, inputs, batch.n, outputs, slopes, scratch,
+                member)
     else:
-        norm_forward(layer, parameters, <const real*>net.statistics, inputs, source, n, outputs,
-                     slopes, moments, room, training, scratch, member)
+        norm_forward(layer, parameters, <const real*>net.statistics, inputs, source, batch.n,
+                     outputs, slopes, moments, room, training, scratch, member)
 
 
 cdef inline void forward_pass(
-    const Net* net, const real* parameters, const real* X, Py_ssize_t n,
-    Workspace* work, const Member* member,
+    const Net* net, const real* parameters, const Batch* batch, Workspace* work,
+    const Member* member,
 ) noexcept nogil:
     """The outputs of every layer; of the last one Z where the loss takes logits."""
-    cdef const real* inputs = X
+    cdef const real* inputs = <const real*>batch.X
     cdef const real* source
     cdef real* outputs
     cdef const Layer* layer
@@ -172,17 +181,17 @@ cdef inline void forward_pass(
     for at in range(net.depth):
         layer = &net.layers[at]
         outputs = <real*>work.outputs + layer.output * work.rows
-        source = X
+        source = <const real*>batch.X
         if layer.source >= 0:
             source = <real*>work.outputs + net.layers[layer.source].output * work.rows
         layer_forward(net, layer,
                       IDENTITY if net.from_logits and at == net.depth - 1 else layer.activation,
-                      parameters, late_update(net, at, work), inputs, source, n, outputs,
+                      parameters, late_update(net, at, work), batch, inputs, source, outputs,
                       slopes_of(layer, parameters, work), moments_of(net, layer, parameters, work),
                       moments_room(net, work.rows), work.training,
                       own_scratch(parameters, work, member), member)
         if work.training and layer.dropout > 0:
-            drop_outputs(layer, at, outputs, n, work, member)
+            drop_outputs(layer, at, outputs, batch.n, work, member)
         inputs = outputs
 
 
@@ -202,7 +211,7 @@ cdef inline void row_losses(
     if takes_exponentials(net.loss, net.from_logits):
         exponentials(outputs + first * n_out, delta + first * n_out, stop - first, n_out)
     for i in range(first, stop):
-        sample = start + i if samples.order == NULL else samples.order[start + i]
+        sample = sample_at(samples, start + i)
         if samples.labels == NULL:
             target = <const real*>samples.targets + sample * n_out
         else:
@@ -224,7 +233,7 @@ cdef inline void users_losses(
     cdef real* targets = delta + work.rows * net.widest     # nobody needs this half yet
     cdef Py_ssize_t i, sample
     for i in range(n):
-        sample = start + i if samples.order == NULL else samples.order[start + i]
+        sample = sample_at(samples, start + i)
         memcpy(targets + i * net.n_out, <const real*>samples.targets + sample * net.n_out,
                net.n_out * sizeof(real))
     if net.users_loss(net.users_context, n, net.n_out,
@@ -242,7 +251,7 @@ cdef inline void weigh(
     cdef Py_ssize_t n_out = net.n_out, i, j, sample
     cdef real weight
     for i in range(first, stop if weights != NULL else first):
-        sample = start + i if samples.order == NULL else samples.order[start + i]
+        sample = sample_at(samples, start + i)
         weight = weights[sample]
         work.losses[i] *= weight
         for j in range(i * n_out, (i + 1) * n_out):
@@ -293,14 +302,15 @@ cdef inline void add_kept(
 
 
 cdef inline void backward_pass(
-    const Net* net, const real* parameters, const real* X, Py_ssize_t n,
-    const Goal* goal, Workspace* work, const Member* member,
+    const Net* net, const real* parameters, const Batch* batch, const Goal* goal, Workspace* work,
+    const Member* member,
 ) noexcept nogil:
     """The gradient by all parameters to where it shall go, from the delta of the loss pass.
 
     Where plain gradient descent updates the parameters themselves, the first layer's update may
     wait in `work.late`, which goes on with X and the delta of this pass.
     """
+    cdef Py_ssize_t n = batch.n
     cdef real* delta = <real*>work.delta
     cdef real* delta_below = delta + work.rows * net.widest
     cdef real* scratch = own_scratch(parameters, work, member)
@@ -325,7 +335,7 @@ cdef inline void backward_pass(
         own_goal = goal
         if layer.frozen:
             own_goal = NULL
-        inputs, slopes, activation, alpha = X, NULL, IDENTITY, 0
+        inputs, slopes, activation, alpha = <const real*>batch.X, NULL, IDENTITY, 0
         if at > 0:
             below = &net.layers[at - 1]
             inputs = <real*>work.outputs + below.output * work.rows
@@ -334,7 +344,9 @@ cdef inline void backward_pass(
             if work.training and below.dropout > 0:
                 activation = SLOPES
         D_in = delta_below if at > net.lowest else <real*>NULL
-        if layer.kind == DENSE:
+        if inputs == NULL:
+            sparse_backward(layer, batch, delta, goal, scratch, member)
+        elif layer.kind == DENSE:
             backward(layer, activation, alpha, parameters, inputs, slopes, delta, n, D_in, own_goal,
                      late_update(net, at, work) if plain else NULL, scratch, member)
         else:
@@ -357,10 +369,10 @@ cdef inline double gradient_pass(
 
     A loss that is not finite leaves everything as it was.
     """
-    cdef const real* X = gather(net, parameters, samples, start, n, work, member)
+    cdef Batch batch = gather(net, parameters, samples, start, n, work, member)
     cdef double loss
-    forward_pass(net, parameters, X, n, work, member)
+    forward_pass(net, parameters, &batch, work, member)
     loss = loss_pass(net, parameters, samples, start, n, scale, work, member)
     if isfinite(loss):
-        backward_pass(net, parameters, X, n, goal, work, member)
+        backward_pass(net, parameters, &batch, goal, work, member)
     return loss

@@ -1,5 +1,7 @@
 """What the engine knows of a network: a flat list of layer records over one parameter buffer."""
 
+from libc.stdint cimport uint64_t
+
 ctypedef fused real:
     float
     double
@@ -70,8 +72,32 @@ cdef struct Net:
 
 cdef struct Samples:
     Py_ssize_t n
-    const void* X           # n x n_in
+    const void* X           # n x n_in; or NULL where they are sparse, and
+    const void* values      # what is not zero, row by row,
+    const int* columns      # where in its row that is, ascending, and
+    const Py_ssize_t* starts    # n + 1: where each row starts in these
+    double products         # how many weights a row is multiplied by
     const void* targets     # n x n_out, or NULL when there are labels
     const Py_ssize_t* labels
     const void* weights     # n, or NULL where all are 1
     const Py_ssize_t* order     # the permutation to take them in; NULL: as they lie
+
+
+cdef inline Py_ssize_t sample_at(const Samples* samples, Py_ssize_t at) noexcept nogil:
+    """Which sample comes at this place."""
+    if samples.order == NULL:
+        return at
+    return samples.order[at]
+
+
+cdef struct Batch:
+    # the rows of one pass, for one member
+    const Samples* samples
+    Py_ssize_t start        # the place of the first
+    Py_ssize_t n
+    const void* X           # n x n_in, side by side; or NULL where they are sparse, and
+    double dropout          # which part of them is to be dropped,
+    uint64_t key            # by this key, and
+    Py_ssize_t row          # with so many rows of the step before
+    void* gathered          # as W, zeros: where a rule has its gradient gathered
+    uint64_t* touched       # a bit for each row of it, all 0

@@ -54,6 +54,19 @@
 #define PREFETCH(p)
 #endif
 
+/* The place of the lowest bit that is set, of some. */
+static inline int FIRST_BIT(unsigned long long bits)
+{
+#if defined(__GNUC__)
+    return __builtin_ctzll(bits);
+#else
+    int place = 0;
+    for (; !(bits & 1); bits >>= 1)
+        place++;
+    return place;
+#endif
+}
+
 /* What becomes of a tile's sums. */
 enum tile_kind {
     TILE_FORWARD,               /* C = sums + bias, below zero cut off if asked for */

@@ -11,6 +11,7 @@ cdef extern from "tile.h" nogil:
         TILE_UPDATE
 
     void PREFETCH(const void*) noexcept
+    int FIRST_BIT(unsigned long long) noexcept
     long VECTOR_LANES_f32 "VECTOR_LANES(float)"
     long VECTOR_LANES_f64 "VECTOR_LANES(double)"
 
@@ -50,6 +51,14 @@ cdef extern from "tile.h" nogil:
         long, const int*, long, float, const float*, const float*, float, float*) noexcept
     void add_outer_f64(
         long, const int*, long, double, const double*, const double*, double, double*) noexcept
+    void combine_packed_f32(
+        long, const int*, long, const float*, const float*, float*) noexcept
+    void combine_packed_f64(
+        long, const int*, long, const double*, const double*, double*) noexcept
+    void add_outer_packed_f32(
+        long, const int*, long, float, const float*, const float*, float*) noexcept
+    void add_outer_packed_f64(
+        long, const int*, long, double, const double*, const double*, double*) noexcept
     void transpose_f32(long, long, const float*, long, float*, long) noexcept
     void transpose_f64(long, long, const double*, long, double*, long) noexcept
 
@@ -153,6 +162,27 @@ cdef inline void add_outer(
         add_outer_f32(count, rows, columns, alpha, x, d, beta, C)
     else:
         add_outer_f64(count, rows, columns, alpha, x, d, beta, C)
+
+
+cdef inline void combine_packed(
+    Py_ssize_t count, const int* rows, Py_ssize_t columns, const real* x, const real* A, real* z,
+) noexcept nogil:
+    """z += sum_k x[k] A[rows[k]] for k < count, A with `columns` columns."""
+    if real is float:
+        combine_packed_f32(count, rows, columns, x, A, z)
+    else:
+        combine_packed_f64(count, rows, columns, x, A, z)
+
+
+cdef inline void add_outer_packed(
+    Py_ssize_t count, const int* rows, Py_ssize_t columns, real alpha, const real* x,
+    const real* d, real* C,
+) noexcept nogil:
+    """C[rows[k]] += alpha x[k] d for k < count."""
+    if real is float:
+        add_outer_packed_f32(count, rows, columns, alpha, x, d, C)
+    else:
+        add_outer_packed_f64(count, rows, columns, alpha, x, d, C)
 
 
 cdef inline void transpose(

@@ -351,9 +351,9 @@ static inline void NAME(rows_dot)(
     }
 }
 
-/* One stretch of combine_rows: `ways` rows of A at a time keep as many chains of sums busy. */
+/* One stretch of combine: `ways` rows of A at a time keep as many chains of sums busy. */
 INLINE void NAME(combine_of)(
-    const int vectors, const int ways, long count, const int *rows,
+    const int vectors, const int ways, const int packed, long count, const int *rows,
     const REAL *x, const REAL *A, long a_row, REAL alpha, REAL *z, long width)
 {
     const long last = width - (vectors - 1) * LANES;
@@ -369,17 +369,19 @@ INLINE void NAME(combine_of)(
         for (int w = 0; w < ways; w++) {
             const long k = rows[start + w];
             const REAL *a = A + k * a_row;
+            const REAL factor = x[packed ? start + w : k];
 #pragma GCC unroll 8
             for (int v = 0; v < vectors; v++)
-                sum[w][v] += x[k] * (v < vectors - 1 ? NAME(load)(a + v * LANES)
+                sum[w][v] += factor * (v < vectors - 1 ? NAME(load)(a + v * LANES)
                     : NAME(load_width)(a + v * LANES, last, last < LANES));
         }
     for (; start < count; start++) {
         const long k = rows[start];
         const REAL *a = A + k * a_row;
+        const REAL factor = x[packed ? start : k];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++)
-            sum[0][v] += x[k] * (v < vectors - 1 ? NAME(load)(a + v * LANES)
+            sum[0][v] += factor * (v < vectors - 1 ? NAME(load)(a + v * LANES)
                 : NAME(load_width)(a + v * LANES, last, last < LANES));
     }
 #pragma GCC unroll 8
@@ -396,17 +398,18 @@ INLINE void NAME(combine_of)(
     }
 }
 
-/* z[j] += alpha sum_k x[k] A[k, j] over the `count` rows k in `rows`. */
-static inline void NAME(combine_rows)(
-    long count, const int *rows, long columns, const REAL *x, const REAL *A, long a_row,
-    REAL alpha, REAL *z)
+/* z[j] += alpha sum_k x[k] A[k, j] over the `count` rows k in `rows`; where x is packed, it has
+   elements for these rows only. */
+INLINE void NAME(combine)(
+    const int packed, long count, const int *rows, long columns, const REAL *x, const REAL *A,
+    long a_row, REAL alpha, REAL *z)
 {
     for (long j = 0; j < columns;) {
         const long left = columns - j;
         long width;
 #define STRETCH(vectors, ways) \
         width = left < (vectors) * LANES ? left : (vectors) * LANES; \
-        NAME(combine_of)(vectors, ways, count, rows, x, A + j, a_row, alpha, z + j, width);
+        NAME(combine_of)(vectors, ways, packed, count, rows, x, A + j, a_row, alpha, z + j, width);
         if (left > 4 * LANES && left <= 7 * LANES) {
             STRETCH(4, 2)
         } else if (left > 4 * LANES) {
@@ -425,6 +428,19 @@ static inline void NAME(combine_rows)(
     }
 }
 
+static inline void NAME(combine_rows)(
+    long count, const int *rows, long columns, const REAL *x, const REAL *A, long a_row,
+    REAL alpha, REAL *z)
+{
+    NAME(combine)(0, count, rows, columns, x, A, a_row, alpha, z);
+}
+
+static inline void NAME(combine_packed)(
+    long count, const int *rows, long columns, const REAL *x, const REAL *A, REAL *z)
+{
+    NAME(combine)(1, count, rows, columns, x, A, columns, 1, z);
+}
+
 /* beta c + scale d, for one vector; beta = 0 overwrites whatever is there, NaN too. */
 INLINE VECTOR NAME(blend)(REAL beta, const REAL *c, REAL scale, const REAL *d, long n, int partial)
 {
@@ -432,17 +448,18 @@ INLINE VECTOR NAME(blend)(REAL beta, const REAL *c, REAL scale, const REAL *d, l
     return beta == 0 ? v : v + beta * NAME(load_width)(c, n, partial);
 }
 
-/* C[i, j] := beta C[i, j] + alpha x[i] d[j] for the `count` rows i in `rows` (NULL: the first).
+/* C[i, j] := beta C[i, j] + alpha x[i] d[j] for the `count` rows i in `rows` (NULL: the first);
+   where x is packed, it has elements for these rows only.
    Storing a vector that lies in two cache lines is slow: only the first and the last of a row do,
    and those in between, which start on a line, store some of the same once more. */
-static inline void NAME(add_outer)(
-    long count, const int *rows, long columns, REAL alpha, const REAL *x, const REAL *d,
-    REAL beta, REAL *C)
+INLINE void NAME(add_outer_of)(
+    const int packed, long count, const int *rows, long columns, REAL alpha, const REAL *x,
+    const REAL *d, REAL beta, REAL *C)
 {
     const long end = columns - LANES;
     for (long start = 0; start < count; start++) {
         const long i = rows ? rows[start] : start;
-        const REAL scale = alpha * x[i];
+        const REAL scale = alpha * x[packed ? start : i];
         REAL *c = C + i * columns;
         if (end < 0) {
             NAME(store_part)(c, columns, NAME(blend)(beta, c, scale, d, columns, 1));
@@ -456,6 +473,19 @@ static inline void NAME(add_outer)(
         NAME(store)(c, first);
         NAME(store)(c + end, last);
     }
+}
+
+static inline void NAME(add_outer)(
+    long count, const int *rows, long columns, REAL alpha, const REAL *x, const REAL *d,
+    REAL beta, REAL *C)
+{
+    NAME(add_outer_of)(0, count, rows, columns, alpha, x, d, beta, C);
+}
+
+static inline void NAME(add_outer_packed)(
+    long count, const int *rows, long columns, REAL alpha, const REAL *x, const REAL *d, REAL *C)
+{
+    NAME(add_outer_of)(1, count, rows, columns, alpha, x, d, 1, C);
 }
 
 #if !defined(FASTBP_PORTABLE)

@@ -1,0 +1,98 @@
+"""Rows of a sparse matrix, as the engine takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeGuard
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Features", "SparseMatrix", "SparseRows", "is_sparse", "sparse_rows"]
+
+
+class SparseMatrix(Protocol):
+    """A sparse array or matrix of SciPy's, or alike."""
+
+    def tocsr(self) -> Any:
+        """Return it in compressed rows."""
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """What is not zero, row by row: a CSR matrix whose rows have their columns in ascending order.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_nonzero,)
+    columns : ndarray of int32, shape (n_nonzero,)
+    starts : ndarray of intp, shape (n + 1,)
+        Row i has the values from ``starts[i]`` up to ``starts[i + 1]``.
+    """
+
+    values: NDArray[Any]
+    columns: NDArray[np.int32]
+    starts: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.starts) - 1
+
+    def __getitem__(self, rows: NDArray[Any]) -> SparseRows:
+        """Take some rows, by a mask or by their numbers."""
+        rows = np.arange(len(self))[rows]
+        counts = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        # the place of each value: where its row starts, and how far it is from there
+        places = np.repeat(self.starts[rows] - starts[:-1], counts) + np.arange(starts[-1])
+        return SparseRows(self.values[places], self.columns[places], starts)
+
+    def with_values(self, values: NDArray[Any]) -> SparseRows:
+        """Put other values in place of these."""
+        return replace(self, values=values)
+
+
+# What may be a network's input.
+Features = ArrayLike | SparseMatrix | SparseRows
+
+
+def is_sparse(X: object) -> TypeGuard[SparseMatrix]:
+    """Tell whether it is a sparse matrix, without an import of SciPy."""
+    return hasattr(X, "tocsr")
+
+
+def sparse_rows(name: str, X: Any, n_columns: int) -> SparseRows:
+    """Return the rows of a sparse matrix of `n_columns`, which may be broken.
+
+    Places are copies: the engine goes by them, and nobody may change them under it.
+
+    Raises
+    ------
+    ValueError
+        If a place lies outside the matrix.
+    """
+    matrix = X.tocsr()
+    values = np.asarray(matrix.data)
+    places = np.asarray(matrix.indices)
+    starts = np.array(matrix.indptr, np.intp)
+    if (
+        starts.shape != (X.shape[0] + 1,) or starts[0] != 0 or (np.diff(starts) < 0).any()
+        or not starts[-1] <= min(len(values), len(places))
+    ):
+        raise ValueError(f"{name} is a broken sparse matrix: its indptr does not fit its data")
+    values, places = values[: starts[-1]], places[: starts[-1]]
+    wrong = (places < 0) | (places >= n_columns)
+    if wrong.any():
+        raise ValueError(
+            f"{name} must have column indices from 0 to {n_columns - 1}, "
+            f"got {places[wrong.argmax()]} at index {wrong.argmax()}"
+        )
+    columns = places.astype(np.int32)
+    ascending = np.diff(columns) > 0
+    ascending[starts[1:-1][(starts[1:-1] > 0) & (starts[1:-1] < len(columns))] - 1] = True
+    if not ascending.all():
+        fresh = type(matrix)((values.copy(), columns, starts), shape=X.shape)
+        fresh.sum_duplicates()  # which sorts, too
+        values, columns = fresh.data, fresh.indices.astype(np.int32)
+        starts = fresh.indptr.astype(np.intp)
+    return SparseRows(values, columns, starts)
