@@ -65,14 +65,16 @@ def minimize(
         return loss, gradient[trained].astype(np.float64)
 
     def after_iteration(theta: NDArray[np.float64]) -> None:
-        nonlocal last_good, started, evaluated, mean_loss
+        nonlocal last_good, started
         last_good = np.array(theta)
         plan.parameters[trained] = last_good
         history.seconds.append(time.perf_counter() - started)
         if not np.array_equal(last_good, evaluated):  # a line search may end before its last try
-            mean_loss = plan.loss_and_gradient(*samples, None, settings.n_threads)
-            evaluated = last_good
+            loss_and_gradient(last_good)
         history.loss.append(mean_loss)
+        if settings.gradient_norm:
+            norm = np.linalg.norm(gradient[trained].astype(np.float64))
+            history.gradient_norm.append(float(norm))
         training.look(network, plan, samples, validation, settings, history)
         # every callback hears of the iteration, whatever another one answers
         if any([callback.on_epoch_end(network, history) for callback in settings.callbacks]):

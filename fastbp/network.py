@@ -578,7 +578,7 @@ class Network:
         samples = self._samples(X, y, sample_weight, class_weight, normalize=False)
         rates = self._progress.rates(self._optimizer.learning_rate, self.n_steps, 1)
         key = self._progress.key(self._plan)
-        loss, steps = self._plan.epoch(*samples, None, len(samples[0]), rates, 1, key)
+        loss, steps, _ = self._plan.epoch(*samples, None, len(samples[0]), rates, 1, key)
         if not steps:
             raise FloatingPointError(f"the loss is {loss}; {training.DIVERGENCE_HINT}")
         return loss
@@ -598,6 +598,7 @@ class Network:
         validation_split: float | None = None,
         validation_kind: str = "shuffled",
         metrics: Iterable[str | Metric] = (),
+        gradient_norm: bool = False,
         callbacks: Iterable[Callback] = (),
         tol: float | None = None,
         n_threads: int = 1,
@@ -631,6 +632,9 @@ class Network:
             What else to compute after every epoch, on the validation data or, without any, on the
             training data: "accuracy", "mse", "mae", "r2", "log_loss", others of `fastbp.metrics`,
             or a callable ``metric(y, prediction)``.
+        gradient_norm : bool
+            Whether to keep the Euclidean norm of the gradient, penalties included, before clipping:
+            its mean over an epoch's steps. These gather the whole gradient first, which costs time.
         callbacks : iterable of Callback, optional
             Told of every epoch; one that returns true ends the training.
         tol : float, optional
@@ -643,7 +647,7 @@ class Network:
         Returns
         -------
         History
-            Loss, validation loss, metrics, learning rate and time of each epoch.
+            Loss, validation loss, metrics, learning rate, gradient norm and time of each epoch.
 
         Raises
         ------
@@ -663,6 +667,7 @@ class Network:
             accumulate=_checks.count("accumulate", accumulate),
             shuffle=_checks.flag("shuffle", shuffle),
             metrics=named_metrics(metrics),
+            gradient_norm=_checks.flag("gradient_norm", gradient_norm),
             callbacks=training.checked_callbacks(callbacks),
             tol=_checks.optional(_checks.non_negative, "tol", tol),
             n_threads=_checks.count("n_threads", n_threads),

@@ -46,6 +46,9 @@ class History:
         Each metric after the epoch, of the validation data or else of the training data.
     learning_rate : list of float
         The rate of the epoch's last step; empty where SciPy minimises.
+    gradient_norm : list of float
+        Mean norm of the steps' gradients, or that of the iteration where SciPy minimises; empty
+        unless `fit` was asked for it.
     seconds : list of float
         Time spent training, validation and callbacks left out.
     """
@@ -54,6 +57,7 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     learning_rate: list[float] = field(default_factory=list)
+    gradient_norm: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def watched(self) -> list[float]:
@@ -136,7 +140,7 @@ def range_test(
         if len(order) < batch_size:
             order = progress.rng.permutation(len(samples[0]))
         rows, order = order[:batch_size], order[batch_size:]
-        loss, _ = plan.epoch(*samples, rows, batch_size, float(rate), 1, key, step)
+        loss, _, _ = plan.epoch(*samples, rows, batch_size, float(rate), 1, key, step)
         if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
             break
         losses.append(loss)
@@ -208,6 +212,7 @@ class Settings:
     accumulate: int
     shuffle: bool
     metrics: Mapping[str, Metric]
+    gradient_norm: bool
     callbacks: tuple[Callback, ...]
     tol: float | None
     n_threads: int
@@ -248,7 +253,7 @@ def train(
             order = progress.rng.permutation(n_samples) if settings.shuffle else None
             key = progress.key(plan)
             started = time.perf_counter()
-            loss, steps = _epoch(network, plan, samples, order, step_size, rates, key, settings)
+            loss, steps, norms = _epoch(network, plan, samples, order, step_size, rates, key, settings)
             seconds = time.perf_counter() - started
             if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
                 go_back(plan, last_good)
@@ -259,6 +264,8 @@ def train(
                 )
             history.loss.append(loss)
             history.seconds.append(seconds)
+            if settings.gradient_norm:
+                history.gradient_norm.append(norms / steps)
             history.learning_rate.append(float(np.atleast_1d(rates)[-1]))
             look(network, plan, samples, validation, settings, history)
             watch(rate, progress.plateau, history.watched()[-1])
@@ -286,25 +293,32 @@ def _epoch(
     rates: float | NDArray[np.float64],
     key: int,
     settings: Settings,
-) -> tuple[float, int]:
-    """One epoch: its loss and how many steps it made; one engine call unless a callback listens."""
+) -> tuple[float, int, float]:
+    """One epoch: its loss, how many steps it made, and the sum of their gradients' norms.
+
+    One call into the engine, unless a callback listens.
+    """
     listening = [each for each in settings.callbacks if each.every_steps is not None]
     if not listening:
-        return plan.epoch(*samples, order, step_size, rates, settings.n_threads, key)
+        return plan.epoch(
+            *samples, order, step_size, rates, settings.n_threads, key, 0, settings.gradient_norm
+        )
     order = np.arange(len(samples[0])) if order is None else order
     every = [_checks.count("every_steps", each.every_steps) for each in listening]
     stretch = math.gcd(*every)  # after each of which one of them may be due
-    total, steps = 0.0, 0
+    total, steps, norms = 0.0, 0, 0.0
     unheard = [(0.0, 0)] * len(listening)  # summed loss and rows since a callback's last call
     while steps * step_size < len(order):
         rows = order[steps * step_size : (steps + stretch) * step_size]
         of_stretch = rates if isinstance(rates, float) else rates[steps : steps + stretch]
-        loss, made = plan.epoch(
-            *samples, rows, step_size, of_stretch, settings.n_threads, key, steps
+        loss, made, of_norms = plan.epoch(
+            *samples, rows, step_size, of_stretch, settings.n_threads, key, steps,
+            settings.gradient_norm,
         )
         steps += made
+        norms += of_norms
         if not math.isfinite(loss):
-            return loss, steps
+            return loss, steps, norms
         total += loss * len(rows)
         for at, (callback, due) in enumerate(zip(listening, every, strict=True)):
             summed, count = unheard[at][0] + loss * len(rows), unheard[at][1] + len(rows)
@@ -312,7 +326,7 @@ def _epoch(
             if steps % due == 0 or steps * step_size >= len(order):
                 callback.on_steps(network, summed / count)
                 unheard[at] = 0.0, 0
-    return total / len(order), steps
+    return total / len(order), steps, norms
 
 
 def look(

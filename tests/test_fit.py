@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fastbp import SGD, Dense, Network, metrics
+from fastbp import LBFGS, SGD, Adam, Dense, Network, metrics
 from fastbp.callbacks import Callback, EarlyStopping
 from fastbp.splitting import split
 
@@ -28,6 +28,46 @@ def test_accumulate_is_a_larger_batch():
     small.fit(X, y, epochs=3, batch_size=7, accumulate=3)
     np.testing.assert_array_equal(large.parameters, small.parameters)
     assert small.n_steps == 3 * 3
+
+
+@pytest.mark.parametrize(
+    "optimizer", [SGD(0.3), SGD(0.3, weight_decay=0.1), Adam(0.1), SGD(0.3, clip_norm=0.05)],
+    ids=str,
+)
+@pytest.mark.parametrize("every_steps", [None, 2])
+def test_norms_of_gradients(optimizer, every_steps):
+    """Against the norm of each step's gradient, penalties included, before it is clipped."""
+    X, y = data()
+    layers = [Dense(9, "tanh", l1=0.01, l2=0.1), Dense(3, "softmax")]
+    net = Network(4, layers, loss="cross_entropy", optimizer=optimizer, dtype="float64", seed=0)
+    plain, step_by_step = net.copy(), net.copy()
+    callback = Callback()
+    callback.every_steps = every_steps
+    history = net.fit(
+        X, y, epochs=2, batch_size=25, shuffle=False, gradient_norm=True, callbacks=[callback]
+    )
+    norms = []
+    for _ in range(2):
+        for start in (0, 25, 50):
+            rows = slice(start, start + 25)
+            norms.append(np.linalg.norm(step_by_step.loss_and_gradient(X[rows], y[rows])[1]))
+            step_by_step.train_step(X[rows], y[rows])
+    # some ten roundings of each of 70 squares
+    np.testing.assert_allclose(
+        history.gradient_norm, np.reshape(norms, (2, 3)).mean(axis=1), rtol=1e-12
+    )
+    assert plain.fit(X, y, epochs=2, batch_size=25, shuffle=False).gradient_norm == []
+    np.testing.assert_allclose(net.parameters, plain.parameters, rtol=1e-10)
+
+
+def test_norms_of_a_minimisers_gradients():
+    X, y = data()
+    net = classifier()
+    net.optimizer = LBFGS()
+    history = net.fit(X, y, epochs=4, gradient_norm=True)
+    assert len(history.gradient_norm) == len(history.loss)
+    last = np.linalg.norm(net.loss_and_gradient(X, y)[1])
+    assert history.gradient_norm[-1] == pytest.approx(last, rel=1e-12)
 
 
 # --- splits

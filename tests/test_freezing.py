@@ -37,6 +37,18 @@ def test_a_layer_frozen_later_is_one_that_was_never_trainable(optimizer, frozen)
     assert later.copy().layers == later.layers
 
 
+def test_the_norm_of_the_gradient_forgets_frozen_layers():
+    """What was their gradient before they were frozen is not clipped by."""
+    X, y = data()
+    net = network(SGD(0.1, clip_norm=0.01))
+    net.fit(X, y)
+    fresh = net.copy()
+    for one in (net, fresh):
+        one.freeze(0, 1)
+        one.fit(X, y)
+    np.testing.assert_array_equal(net.parameters, fresh.parameters)
+
+
 @pytest.mark.parametrize(
     "optimizer", [Adam(0.01), AdaGrad(0.1, initial_accumulator=0.3), SGD(0.1, 0.9)], ids=str
 )

@@ -70,4 +70,5 @@ class Plan:
         n_threads: int = 1,
         key: int = 0,
         first_step: int = 0,
-    ) -> tuple[float, int]: ...
+        watched: bool = False,
+    ) -> tuple[float, int, float]: ...

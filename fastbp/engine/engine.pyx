@@ -151,6 +151,8 @@ cdef struct Epoch:
     double loss                 # summed over the rows of all whole batches
     const double* rates         # the learning rate of each step, or
     bint constant               # one for all of them
+    bint watched                # whether the norm of each step's gradient is wanted, and
+    double norms                # their sum
 
 
 cdef enum:
@@ -268,7 +270,7 @@ cdef Status advance(
             memcpy(work.gathered, net.statistics, net.n_statistics * sizeof(real))
         if net.drops or net.has_batch_norms:
             barrier(member)
-        if n < size or not is_fused(net, &rule):
+        if n < size or epoch.watched or not is_fused(net, &rule):
             goal = Goal(work.gradient, 1, 0 if epoch.done == 0 else 1, NULL)
         elif is_plain(net, &rule):
             goal = Goal(parameters, -rate, 1 - rate * rule.weight_decay, NULL)
@@ -284,10 +286,11 @@ cdef Status advance(
             if goal.vector != parameters:
                 if net.has_penalties:
                     add_penalties(net, parameters, <real*>work.gradient, member)
-                if rule.clip_norm != INFINITY:
+                if epoch.watched or rule.clip_norm != INFINITY:
                     if is_first(member):
                         work.norm = norm_of(<const real*>work.gradient, net.n_parameters)
                     barrier(member)
+                    epoch.norms += work.norm
                     clip_to_norm(&rule, work.norm)
                 apply_to_layers(net, &rule, parameters, <const real*>work.gradient, member)
             for at in range(net.depth if net.has_limits else 0):
@@ -802,6 +805,7 @@ cdef class Plan:
         for at in range(self.net.depth):
             self.net.layers[at].frozen = frozen[at]
         self.find_lowest()
+        self.release_workspace()    # whose gradient counts as zero where nothing is trained
 
     cdef bint lacks_statistics(self) noexcept:
         cdef const Layer* first = &self.net.layers[0]
@@ -891,19 +895,23 @@ cdef class Plan:
         self.rule.steps, self.rule.product = progress
 
     cdef int prepare(
-        self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads, bint sparse, bint trains,
+        self, Py_ssize_t rows, Py_ssize_t batch_size, int n_threads, bint sparse,
+        const Epoch* epoch,
     ) except -1:
-        """A workspace for passes of so many rows; kept from call to call while it is enough."""
-        cdef bint fused = is_fused(&self.net, &self.rule)
+        """A workspace for passes of so many rows; kept from call to call while it is enough.
+
+        `epoch` is what is to be trained, or NULL.
+        """
+        cdef bint fused = epoch == NULL or not epoch.watched and is_fused(&self.net, &self.rule)
         cdef Py_ssize_t gradient
         load_blas()
         if self.rows < rows or self.threads < n_threads or self.work.sparse != sparse:
             self.allocate(max(rows, self.rows), max(n_threads, self.threads), sparse)
         self.work.rows = rows
-        if (trains and not fused or batch_size > rows) and self.work.gradient == NULL:
+        if (not fused or batch_size > rows) and self.work.gradient == NULL:
             self.gradient_memory = zeroed(room(self.net.n_parameters, self.item))
             self.work.gradient = aligned(self.gradient_memory)
-        if (trains and sparse and fused and not is_plain(&self.net, &self.rule)
+        if (sparse and epoch != NULL and fused and not is_plain(&self.net, &self.rule)
                 and self.work.row_gradient == NULL):
             gradient = room(self.net.layers[0].n_in * self.net.layers[0].n_out, self.item)
             self.row_gradient_memory = zeroed(gradient + self.net.n_in // 8 + sizeof(uint64_t))
@@ -1100,22 +1108,23 @@ cdef class Plan:
 
     def epoch(
         self, X, y, weights, order, Py_ssize_t batch_size, rates, int n_threads=1,
-        uint64_t key=0, Py_ssize_t first_step=0,
+        uint64_t key=0, Py_ssize_t first_step=0, bint watched=False,
     ):
         """One epoch of the optimizer over the rows in `order` (None: all, as they lie).
 
         `rates` is the learning rate, or a float64 array of one for each step. What is dropped,
         and noise, depend on `key` and on the number of the step, from `first_step` on.
 
-        Returns the mean of the batches' losses before their steps, weighted by their sizes, and
-        the number of whole steps made. A loss that is not finite ends the epoch before the
-        step it belongs to and is returned as it is.
+        Returns the mean of the batches' losses before their steps, weighted by their sizes, the
+        number of whole steps made, and the sum of the norms of their gradients, before clipping,
+        if they are `watched`, or else 0. A loss that is not finite ends the epoch before the step
+        it belongs to and is returned as it is.
         """
         cdef Samples samples
         cdef double rate
         cdef Epoch epoch = Epoch(batch_size=batch_size, start=0, done=0, steps=0,
                                  first_step=first_step, batch_loss=0, loss=0, rates=&rate,
-                                 constant=True)
+                                 constant=True, watched=watched, norms=0)
         cdef Call call
         assert batch_size > 0
         self.describe(X, y, weights, order, &samples)
@@ -1128,8 +1137,8 @@ cdef class Plan:
         call.key = key
         self.run_training(&call, &samples, min(batch_size, samples.n), n_threads)
         if call.status == NOT_FINITE:
-            return epoch.batch_loss, epoch.steps
-        return epoch.loss / samples.n, epoch.steps
+            return epoch.batch_loss, epoch.steps, epoch.norms
+        return epoch.loss / samples.n, epoch.steps, epoch.norms
 
     cdef int refuse_while_training(self) except -1:
         if self.training:
@@ -1150,7 +1159,8 @@ cdef class Plan:
         try:
             rows = rows_per_pass(&self.net, batch, row_flops, self.item)
             n_threads = useful_threads(samples.n, rows, row_flops, n_threads)
-            self.prepare(rows, batch, n_threads, samples.X == NULL, call.task == TRAIN)
+            self.prepare(rows, batch, n_threads, samples.X == NULL,
+                         call.epoch if call.task == TRAIN else NULL)
             call.net, call.parameters, call.work = &self.net, self.theta, &self.work
             call.single = self.type_number == cnp.NPY_FLOAT32
             call.samples = samples
