@@ -253,7 +253,9 @@ def train(
             order = progress.rng.permutation(n_samples) if settings.shuffle else None
             key = progress.key(plan)
             started = time.perf_counter()
-            loss, steps, norms = _epoch(network, plan, samples, order, step_size, rates, key, settings)
+            loss, steps, norms = _epoch(
+                network, plan, samples, order, step_size, rates, key, settings
+            )
             seconds = time.perf_counter() - started
             if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
                 go_back(plan, last_good)
