@@ -58,8 +58,8 @@ def extension(name, args=(), defines=()):
     return Extension(
         f"fastbp.engine.{name}",
         [f"fastbp/engine/{name}.pyx"],
-        include_dirs=[numpy.get_include(), "fastbp/engine"],
-        depends=sorted(glob("fastbp/engine/*.h")),
+        include_dirs=[numpy.get_include(), "fastbp/engine", "fastbp/include"],
+        depends=sorted(glob("fastbp/engine/*.h") + glob("fastbp/include/*.h")),
         define_macros=[*macros, *defines],
         extra_compile_args=[*compile_args, *args],
     )

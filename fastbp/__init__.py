@@ -2,7 +2,9 @@
 
 from fastbp import activations, datasets, schedules
 from fastbp.config import show_config
+from fastbp.ensemble import Ensemble
 from fastbp.layers import BatchNorm, Dense, Dropout, LayerNorm, Normalize, Residual
+from fastbp.native import get_include
 from fastbp.network import Network
 from fastbp.optimizers import (
     LBFGS,
@@ -20,8 +22,9 @@ from fastbp.training import History
 
 __all__ = [
     "LBFGS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "BatchNorm", "Dense",
-    "Dropout", "History", "LayerNorm", "Lion", "Nadam", "Network", "Normalize", "RMSProp",
-    "Residual", "__version__", "activations", "datasets", "schedules", "show_config",
+    "Dropout", "Ensemble", "History", "LayerNorm", "Lion", "Nadam", "Network", "Normalize",
+    "RMSProp", "Residual", "__version__", "activations", "datasets", "get_include", "schedules",
+    "show_config",
 ]
 
 __version__ = "0.1.0"

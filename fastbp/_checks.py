@@ -19,7 +19,7 @@ from fastbp._sparse import Features, SparseRows, is_sparse, sparse_rows
 
 __all__ = [
     "choice", "count", "dtype", "features", "flag", "fraction", "non_negative", "number",
-    "optional", "output", "positive", "targets", "weights",
+    "optional", "output", "positive", "ready", "ready_rows", "targets", "weights",
 ]
 
 T = TypeVar("T")
@@ -372,8 +372,39 @@ def _of_classes(class_weight: object, y: Floats | Labels, n_outputs: int) -> Flo
     return table[labels]
 
 
+def ready(
+    name: str, array: object, shapes: Iterable[tuple[int, ...]], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Check an array that the engine is to read where it lies, again and again."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be an ndarray of {dtype.name}, got {type(array).__name__}")
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must have dtype {dtype.name}, got {array.dtype.str}")
+    listed = list(shapes)
+    if array.shape not in listed:
+        _refuse_shape(name, array, " or ".join(map(str, listed)))
+    return _contiguous(name, array)
+
+
+def _contiguous(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    if type(array) is not np.ndarray:
+        raise TypeError(f"{name} must be a plain ndarray, got {type(array).__name__}")
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        raise ValueError(f"{name} must be C-contiguous and aligned")
+    return array
+
+
+def ready_rows(name: str, X: object, n_inputs: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Check one row, or several, that the engine is to read where they lie."""
+    shapes: list[tuple[int, ...]] = [(n_inputs,)]
+    if isinstance(X, np.ndarray) and X.ndim == 2 and len(X) > 0:
+        shapes = [(len(X), n_inputs)]
+    return ready(name, X, shapes, dtype)
+
+
 def output(
-    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], others: Iterable[NDArray[Any]]
+    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], others: Iterable[NDArray[Any]],
+    *, contiguous: bool = False,
 ) -> NDArray[Any]:
     """Check an array to write results to, which must share no memory with the `others`."""
     if not isinstance(out, np.ndarray):
@@ -387,4 +418,4 @@ def output(
     for other in others:
         if np.may_share_memory(out, other) and np.shares_memory(out, other):
             raise ValueError("out must not overlap the input or the network's parameters")
-    return out
+    return _contiguous("out", out) if contiguous else out

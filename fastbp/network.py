@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _checks, splitting, training
+from fastbp import _checks, native, splitting, training
 from fastbp._dispatch import engine
 from fastbp._records import (
     Record,
@@ -42,6 +42,8 @@ from fastbp.schedules import PlateauProgress
 from fastbp.splitting import Samples
 
 if TYPE_CHECKING:
+    from scipy import LowLevelCallable
+
     from fastbp._checks import ClassWeight
     from fastbp.callbacks import Callback
 
@@ -119,6 +121,9 @@ class Network:
                 f"seed must be a non-negative integer or None, got {seed!r}: {error}"
             ) from None
 
+        before: engine.Plan | None = getattr(self, "_plan", None)
+        if before is not None:  # __init__ was called again: what is bound is of another network
+            before.retire()
         self._plan = self._new_plan(self._dtype)
         self._parameters = self._plan.parameters
         self.optimizer = chosen
@@ -541,6 +546,229 @@ class Network:
         if self._plan.waits:
             raise RuntimeError("the Normalize layer has no statistics yet: call fit or adapt first")
 
+    # --- derivatives, and what is inside ----------------------------------------------------
+
+    def jacobian(self, X: ArrayLike) -> NDArray[Any]:
+        """Compute the derivatives of the outputs by the inputs.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_inputs) or (n_inputs,)
+
+        Returns
+        -------
+        ndarray of shape (n, n_outputs, n_inputs) or (n_outputs, n_inputs)
+            Of what `predict` returns: by raw inputs where a Normalize layer comes first. At a kink
+            (relu at 0) it is the derivative that training takes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is not as above, or not finite.
+        """
+        self._require_statistics()
+        rows, single = self._dense_features(X)
+        result = self._plan.jacobian(rows)
+        return result[0] if single else result
+
+    def input_gradient(
+        self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None, n_threads: int = 1,
+    ) -> NDArray[Any]:
+        """Compute the gradient of the mean loss over all samples by their features.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, n_inputs) or (n_inputs,)
+        y : array_like
+            As for `evaluate`.
+        sample_weight, class_weight
+            As for `evaluate`.
+        n_threads : int
+            As for `predict`.
+
+        Returns
+        -------
+        ndarray of shape (n, n_inputs) or (n_inputs,)
+            Row i is the derivative of ``evaluate(X, y)`` by ``X[i]``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `evaluate`, and if X is sparse.
+        """
+        n_threads = _checks.count("n_threads", n_threads)
+        self._require_statistics()
+        rows, single = self._dense_features(X)
+        samples = self._samples(rows[0] if single else rows, y, sample_weight, class_weight)
+        result = np.empty_like(rows)
+        self._plan.loss_and_gradient(*samples, None, n_threads, result)
+        return result[0] if single else result
+
+    def hidden(self, X: Features, layer: int) -> NDArray[Any]:
+        """Compute what a layer puts out in a prediction.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix of SciPy's, of shape (n, n_inputs) or (n_inputs,)
+        layer : int
+            Which of `layers`, from 0, or from the end where negative. A Dropout puts out what it is
+            given.
+
+        Returns
+        -------
+        ndarray of shape (n, units) or (units,)
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If X is not as above or not finite, or there is no such layer.
+        """
+        try:
+            number = range(len(self._layers))[layer]
+        except (TypeError, IndexError) as error:
+            raise type(error)(
+                f"layer must be an integer from 0 to {len(self._layers) - 1}, got {layer!r}"
+            ) from None
+        self._require_statistics()
+        records, _ = flatten(self._n_inputs, self._layers[: number + 1])
+        if not records:  # a Dropout of the inputs
+            inputs, single = self._dense_features(X)
+            return inputs[0].copy() if single else inputs.copy()
+        rows, single = self._features(X)
+        result = self._plan.hidden(rows, len(records) - 1)
+        return result[0] if single else result
+
+    def _dense_features(self, X: Features) -> tuple[NDArray[Any], bool]:
+        rows, single = self._features(X)
+        if isinstance(rows, SparseRows):
+            raise TypeError("X must not be sparse here: call .toarray() on it first")
+        return rows, single
+
+    # --- bound calls ------------------------------------------------------------------------
+
+    def bind(self, X: NDArray[Any], out: NDArray[Any]) -> engine.BoundPrediction:
+        """Make a prediction that is called without arguments, from one array into another.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_inputs,) or (n, n_inputs)
+            Of the network's dtype, C-contiguous. Write to it between the calls.
+        out : ndarray of shape (n_outputs,) or (n, n_outputs)
+            Of the network's dtype, C-contiguous and writeable; apart from X and the parameters.
+
+        Returns
+        -------
+        callable
+            Each call reads X, writes `out` and returns it. It allocates nothing, takes no lock, and
+            checks nothing but that the network still is what it was: what is not finite in X goes
+            through the network as it is. It keeps the arrays alive, and follows the network as that
+            learns. One bound call serves one thread at a time.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array is of another dtype, shape or layout, or they overlap.
+        RuntimeError
+            If a Normalize layer has no statistics yet. By a call: if the network was made anew, by
+            its ``__init__``, after `bind`.
+        """
+        self._require_statistics()
+        shape = _checks.ready_rows("X", X, self._n_inputs, self._dtype).shape
+        _checks.output(
+            out, (*shape[:-1], self.n_outputs), self._dtype, [X, self._parameters],
+            contiguous=True,
+        )
+        return engine.BoundPrediction(self._plan, X, out)
+
+    def bind_step(self, X: NDArray[Any], y: NDArray[Any]) -> engine.BoundStep:
+        """Make a step of training that is called without arguments, on arrays to be written to.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_inputs,) or (n, n_inputs)
+            Of the network's dtype, C-contiguous.
+        y : ndarray
+            Targets of the network's dtype, (n_outputs,) or (n, n_outputs); or labels of dtype intp
+            for "cross_entropy", () or (1,) for one row and (n,) for several. C-contiguous.
+
+        Returns
+        -------
+        callable
+            Each call makes one step of the optimizer on what is in the arrays, as `train_step`, and
+            returns the loss before it. It checks labels, and nothing else. It raises
+            FloatingPointError where the loss is not finite, and the step is not made then.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array is of another dtype, shape or layout, or the optimizer makes no steps.
+        RuntimeError
+            As for `bind`; and by a call, if another thread trains the network.
+        """
+        self._require_steps()
+        self._require_statistics()
+        shape = _checks.ready_rows("X", X, self._n_inputs, self._dtype).shape
+        labels = isinstance(y, np.ndarray) and y.dtype == np.intp
+        if labels and self._loss.name != "cross_entropy":
+            raise TypeError(f"y must have dtype {self._dtype.name} for {self._loss.name}, got intp")
+        n = shape[0] if len(shape) == 2 else 1
+        if labels:
+            accepted = [(n,)] if len(shape) == 2 else [(), (1,)]
+        else:
+            accepted = [(*shape[:-1], self.n_outputs)]
+            accepted += [(n,)] if self.n_outputs == 1 else []
+        _checks.ready("y", y, accepted, np.dtype(np.intp) if labels else self._dtype)
+        return engine.BoundStep(self._plan, X, y, self._next_step)
+
+    # --- without Python ---------------------------------------------------------------------
+
+    @property
+    def address(self) -> int:
+        """Where compiled code finds the network: a ``fastbp_network *``, as in ``fastbp.h``.
+
+        Valid for as long as the network lives. `get_include` tells where the header is. What is
+        random in steps made through it, dropout and noise, depends on the seed as well, but not on
+        the steps made from Python.
+        """
+        return self._plan.address(self._native_key)
+
+    @property
+    def ctypes(self) -> native.NativeNetwork:
+        """The address, and its functions for ctypes."""
+        return native.interface(self.address)
+
+    def low_level_callable(
+        self, signature: str = "int (double *, intptr_t, double *, void *)"
+    ) -> LowLevelCallable:
+        """Make a `scipy.LowLevelCallable` that predicts one row of doubles, without Python.
+
+        Parameters
+        ----------
+        signature : str
+            "int (double *, intptr_t, double *, void *)": inputs, how many they are, outputs; as for
+            `scipy.ndimage.generic_filter`. "double (int, double *, void *)" returns the only
+            output; as for `scipy.integrate.quad`.
+
+        Returns
+        -------
+        scipy.LowLevelCallable
+            It keeps the network's parameters alive, and follows them as they learn.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the signature is another one, or wants one output and there are several.
+        """
+        return native.low_level_callable(
+            self._plan, self.n_outputs, signature, self._native_key
+        )
+
+    @property
+    def _native_key(self) -> int:
+        """What is random for callers without Python: it takes nothing from other random numbers."""
+        return int(np.random.default_rng(self._seed).integers(2**63))
+
     # --- how it learns ----------------------------------------------------------------------
 
     def train_step(
@@ -572,16 +800,26 @@ class Network:
         FloatingPointError
             If the loss is not finite; parameters and optimizer are as before the step.
         """
-        if not isinstance(self._optimizer, Optimizer):
-            raise TypeError(f"{self._optimizer} wants all the data: call fit, not train_step")
+        self._require_steps()
         self._require_statistics()
         samples = self._samples(X, y, sample_weight, class_weight, normalize=False)
-        rates = self._progress.rates(self._optimizer.learning_rate, self.n_steps, 1)
-        key = self._progress.key(self._plan)
-        loss, steps, _ = self._plan.epoch(*samples, None, len(samples[0]), rates, 1, key)
+        rate, key = self._next_step()
+        loss, steps, _ = self._plan.epoch(*samples, None, len(samples[0]), rate, 1, key)
         if not steps:
             raise FloatingPointError(f"the loss is {loss}; {training.DIVERGENCE_HINT}")
         return loss
+
+    def _next_step(self) -> tuple[float, int]:
+        """Learning rate of the next step, and the key of what is random in it."""
+        rate = self._require_steps().learning_rate
+        rates = self._progress.rates(rate, self.n_steps, 1)
+        return float(np.atleast_1d(rates)[0]), self._progress.key(self._plan)
+
+    def _require_steps(self) -> Optimizer:
+        """The optimizer, if it is one that makes steps."""
+        if not isinstance(self._optimizer, Optimizer):
+            raise TypeError(f"{self._optimizer} wants all the data: call fit, not single steps")
+        return self._optimizer
 
     def fit(
         self,

@@ -380,12 +380,14 @@ def minimizer_of(optimizer: AnyOptimizer) -> Minimizer | None:
 
 
 def engine_settings(optimizer: AnyOptimizer) -> tuple[int, dict[str, float]]:
-    """Return the rule of an optimizer and its settings but for the rate, for the engine."""
+    """Return the rule of an optimizer and its settings, but for a rate that changes."""
     if not isinstance(optimizer, Optimizer):
         return engine.OPTIMIZERS["sgd"], {}  # which keeps nothing, and is not used
     settings = {
         each.name: getattr(optimizer, each.name)
         for each in fields(optimizer)
-        if each.name != "learning_rate" and getattr(optimizer, each.name) is not None
+        if getattr(optimizer, each.name) is not None
     }
+    if not isinstance(optimizer.learning_rate, float):
+        del settings["learning_rate"]
     return engine.OPTIMIZERS[optimizer.kind], {**settings, "decoupled": optimizer.decoupled}

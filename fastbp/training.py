@@ -22,7 +22,10 @@ from fastbp.splitting import Samples
 if TYPE_CHECKING:
     from fastbp.network import Network
 
-__all__ = ["History", "LearningRateCurve", "checked_state", "go_back", "range_test", "train"]
+__all__ = [
+    "History", "LearningRateCurve", "Snapshot", "checked_state", "go_back", "range_test",
+    "snapshot", "train",
+]
 
 DIVERGENCE_HINT = (
     "training has diverged: try a smaller learning rate, or scale the inputs "
@@ -152,8 +155,8 @@ def range_test(
 Snapshot = tuple[NDArray[Any], NDArray[Any], NDArray[Any], tuple[int, float]]
 
 
-def _snapshot(plan: engine.Plan, into: Snapshot | None = None) -> Snapshot:
-    """What training changes: parameters, statistics, and the optimizer's vectors and progress."""
+def snapshot(plan: engine.Plan, into: Snapshot | None = None) -> Snapshot:
+    """Copy what training changes: parameters, statistics, the optimizer's vectors and progress."""
     if into is None or into[1].shape != plan.state.shape:  # another optimizer was set
         return plan.parameters.copy(), plan.state.copy(), plan.statistics.copy(), plan.progress
     parameters, state, statistics, _ = into
@@ -239,7 +242,7 @@ def train(
     best, since_best = math.inf, 0
     for callback in callbacks:
         callback.on_train_begin(network, settings.epochs)
-    last_good = _snapshot(plan)
+    last_good = snapshot(plan)
     try:
         for epoch in range(1, settings.epochs + 1):
             for callback in callbacks:
@@ -279,7 +282,7 @@ def train(
             if settings.tol is not None and since_best >= PATIENCE:
                 break
             if epoch < settings.epochs:
-                last_good = _snapshot(plan, last_good)
+                last_good = snapshot(plan, last_good)
     finally:
         for callback in callbacks:
             callback.on_train_end(network, history)

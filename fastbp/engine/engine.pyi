@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,6 +50,11 @@ class Plan:
     def predict(
         self, X: object, out: object = None, n_threads: object = 1
     ) -> NDArray[Any] | None: ...
+    def snapshot(self) -> Plan: ...
+    def retire(self) -> None: ...
+    def address(self, key: int) -> int: ...
+    def jacobian(self, X: NDArray[Any]) -> NDArray[Any]: ...
+    def hidden(self, X: NDArray[Any] | Rows, at: int) -> NDArray[Any]: ...
     def predict_sparse(self, X: Rows, n_threads: int) -> NDArray[Any]: ...
     def loss_and_gradient(
         self,
@@ -58,6 +63,7 @@ class Plan:
         weights: NDArray[Any] | None = None,
         gradient: NDArray[Any] | None = None,
         n_threads: int = 1,
+        by_inputs: NDArray[Any] | None = None,
     ) -> float: ...
     def epoch(
         self,
@@ -72,3 +78,40 @@ class Plan:
         first_step: int = 0,
         watched: bool = False,
     ) -> tuple[float, int, float]: ...
+
+def native_parts(plan: Plan, as_a_function: bool, key: int) -> tuple[object, object]: ...
+
+class BoundPrediction:
+    @property
+    def X(self) -> NDArray[Any]: ...
+    @property
+    def out(self) -> NDArray[Any]: ...
+    def __init__(self, plan: Plan, X: NDArray[Any], out: NDArray[Any]) -> None: ...
+    def __call__(self) -> NDArray[Any]: ...
+
+class BoundStep:
+    @property
+    def X(self) -> NDArray[Any]: ...
+    @property
+    def y(self) -> NDArray[Any]: ...
+    def __init__(
+        self,
+        plan: Plan,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        next_step: Callable[[], tuple[float, int]],
+    ) -> None: ...
+    def __call__(self) -> float: ...
+
+def epoch_of_all(
+    plans: list[Plan],
+    samples: list[tuple[NDArray[Any] | Rows, NDArray[Any], NDArray[Any] | None]],
+    orders: list[NDArray[np.intp]],
+    batch_size: int,
+    rates: list[float | NDArray[np.float64]],
+    keys: list[int],
+    n_threads: int,
+) -> list[tuple[float, int]]: ...
+def predict_by_all(
+    plans: list[Plan], X: NDArray[Any] | Rows, n_threads: int
+) -> NDArray[Any]: ...

@@ -11,9 +11,11 @@ import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport (
     PyCapsule_CheckExact, PyCapsule_GetContext, PyCapsule_GetName, PyCapsule_GetPointer,
+    PyCapsule_New, PyCapsule_SetContext,
 )
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.limits cimport INT_MAX
-from libc.math cimport INFINITY, ceil, isfinite, sqrt
+from libc.math cimport INFINITY, NAN, ceil, isfinite, sqrt
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -31,8 +33,8 @@ from .optimizers cimport (
     Rule, apply, begin_step, clip_to_norm, end_step, is_plain_rule, state_vectors,
 )
 from .passes cimport (
-    Workspace, forward_pass, gather, gradient_pass, layer_forward, loss_pass, moments_room,
-    own_scratch, scratch_size,
+    Workspace, backward_pass, forward_pass, gather, gradient_pass, layer_forward, loss_pass,
+    moments_of, moments_room, own_scratch, scratch_size, slopes_of,
 )
 from .products cimport Goal, finish_update, limit_norms, round_up
 from .random cimport step_key
@@ -42,6 +44,26 @@ from .records cimport (
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES, panel_width, weighted_sum
 from .tile cimport all_finite as all_finite_values
+
+cdef extern from "fastbp.h" nogil:
+    enum:
+        FASTBP_VERSION
+        FASTBP_OK
+        FASTBP_NOT_FINITE
+        FASTBP_NEEDS_PYTHON
+        FASTBP_NO_MEMORY
+        FASTBP_BAD_LABEL
+        FASTBP_NO_STATISTICS
+
+    ctypedef struct fastbp_network:
+        int version
+        int item_size
+        Py_ssize_t n_inputs
+        Py_ssize_t n_outputs
+        int (*predict)(const fastbp_network*, const void*, void*) noexcept nogil
+        int (*learn)(fastbp_network*, const void*, const void*, double*) noexcept nogil
+        int (*learn_label)(fastbp_network*, const void*, Py_ssize_t, double*) noexcept nogil
+        void* internal
 
 cnp.import_array()
 
@@ -277,7 +299,8 @@ cdef Status advance(
         else:
             goal = Goal(parameters, 1, 0, &rule)
         epoch.batch_loss += gradient_pass(
-            net, parameters, samples, epoch.start + epoch.done, n, 1.0 / size, &goal, work, member)
+            net, parameters, samples, epoch.start + epoch.done, n, 1.0 / size, &goal, NULL, work,
+            member)
         if not isfinite(epoch.batch_loss):
             status = NOT_FINITE
             break
@@ -317,9 +340,9 @@ cdef Status advance(
 
 cdef Status sweep_gradient(
     const Net* net, const real* parameters, const Samples* samples, Sweep* shared,
-    real* gradient, Workspace* work, const Member* member,
+    real* gradient, real* by_inputs, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """The mean loss over all rows and, unless `gradient` is NULL, its gradient."""
+    """The mean loss over all rows and, unless they are NULL, its gradients."""
     cdef double since = milliseconds(), flops = 0, scale = 1.0 / samples.n
     cdef Sweep sweep = shared[0]
     cdef Status status = DONE
@@ -328,14 +351,15 @@ cdef Status sweep_gradient(
     cdef Py_ssize_t n
     while sweep.start < samples.n:
         n = min(work.rows, samples.n - sweep.start)
-        if gradient == NULL:
+        if gradient == NULL and by_inputs == NULL:
             batch = gather(net, parameters, samples, sweep.start, n, work, member)
             forward_pass(net, parameters, &batch, work, member)
             sweep.loss += loss_pass(net, parameters, samples, sweep.start, n, scale, work, member)
         else:
             goal = Goal(gradient, 1, 0 if sweep.start == 0 else 1, NULL)
             sweep.loss += gradient_pass(
-                net, parameters, samples, sweep.start, n, scale, &goal, work, member)
+                net, parameters, samples, sweep.start, n, scale, &goal if gradient != NULL else NULL,
+                by_inputs + sweep.start * net.n_in if by_inputs != NULL else NULL, work, member)
         sweep.start += n
         flops += n * STEP * samples.products
         if time_to_pause(since, &flops, work, member):
@@ -396,12 +420,72 @@ cdef Status predict_rows(
     return status
 
 
+cdef void repeat_rows(real* A, Py_ssize_t n, Py_ssize_t size, Py_ssize_t times) noexcept nogil:
+    """Each of n rows so many times in a row, in place."""
+    cdef Py_ssize_t i, k
+    for i in range(n - 1, -1, -1):
+        for k in range(times - 1, -1, -1):
+            if i * times + k != i:
+                memcpy(A + (i * times + k) * size, A + i * size, size * sizeof(real))
+
+
+cdef Status differentiate(
+    const Net* whole, const real* parameters, const Samples* samples, Py_ssize_t* done,
+    real* jacobian, Workspace* work, const Member* member,
+) noexcept nogil:
+    """The derivatives of all outputs by all inputs, from row `done` on: n x n_out x n_in.
+
+    As many rows go forward as a pass can take back with one row for each of their outputs.
+    """
+    cdef double since = milliseconds(), flops = 0
+    cdef Net own = whole[0]
+    cdef const Net* net = &own
+    cdef Py_ssize_t n_out = net.n_out, at, n, first, width, i, k
+    cdef const Layer* layer
+    cdef real* moments
+    cdef real* delta = <real*>work.delta
+    cdef Batch batch
+    own.from_logits = False     # outputs are those of the last activation
+    while done[0] < samples.n:
+        n = min(max(<Py_ssize_t>1, work.rows // n_out), samples.n - done[0])
+        first = 0
+        while first < n_out:
+            width = min(n_out - first, work.rows)
+            batch = gather(net, parameters, samples, done[0], n, work, member)
+            forward_pass(net, parameters, &batch, work, member)
+            for at in range(net.depth):
+                layer = &net.layers[at]
+                repeat_rows(<real*>work.outputs + layer.output * work.rows, n, layer.n_out, width)
+                if slopes_of(layer, parameters, work) != NULL:
+                    repeat_rows(slopes_of(layer, parameters, work), n, layer.n_out, width)
+                if layer.kind == LAYER_NORM:
+                    moments = moments_of(net, layer, parameters, work)
+                    repeat_rows(moments, n, 1, width)
+                    repeat_rows(moments + moments_room(net, work.rows), n, 1, width)
+            memcpy(work.inputs, batch.X, n * net.n_in * sizeof(real))
+            repeat_rows(<real*>work.inputs, n, net.n_in, width)
+            memset(delta, 0, n * width * n_out * sizeof(real))
+            for i in range(n):
+                for k in range(width):
+                    delta[(i * width + k) * n_out + first + k] = 1
+            batch.X, batch.n = work.inputs, n * width
+            backward_pass(net, parameters, &batch, NULL,
+                          jacobian + (done[0] * n_out + first) * net.n_in, work, member)
+            first += width
+        done[0] += n
+        flops += n * n_out * FORWARD * samples.products
+        if done[0] < samples.n and time_to_pause(since, &flops, work, member):
+            return PAUSED
+    return DONE
+
+
 # --- the same by a team, for either type ----------------------------------------------------
 
 cdef enum Task:
     TRAIN
     SWEEP
     PREDICT
+    DIFFERENTIATE
 
 
 cdef struct Call:
@@ -416,7 +500,8 @@ cdef struct Call:
     uint64_t key
     Sweep* sweep                # to sweep
     void* gradient
-    void* out                   # to predict
+    void* by_inputs
+    void* out                   # to predict or to differentiate
     Py_ssize_t* done
     team members
     Status status
@@ -428,7 +513,10 @@ cdef Status work_on(Call* call, real* parameters, const Member* member) noexcept
                        member)
     if call.task == SWEEP:
         return sweep_gradient(call.net, <const real*>parameters, call.samples, call.sweep,
-                              <real*>call.gradient, call.work, member)
+                              <real*>call.gradient, <real*>call.by_inputs, call.work, member)
+    if call.task == DIFFERENTIATE:
+        return differentiate(call.net, <const real*>parameters, call.samples, call.done,
+                             <real*>call.out, call.work, member)
     return predict_rows(call.net, <const real*>parameters, call.samples, <real*>call.out,
                         call.done, call.work, member)
 
@@ -450,9 +538,15 @@ cdef void body(void* argument, int part) noexcept nogil:
         call.status = status
 
 
-cdef int run(Call* call, int n_threads) except -1:
-    """Run a call to its end, without the GIL; between its pauses a pending Ctrl-C is raised."""
+cdef int run(Call* call, int n_threads, bint small) except -1:
+    """Run a call to its end; between its pauses a pending Ctrl-C is raised.
+
+    The GIL is released, unless the work is small.
+    """
     call.status = PAUSED
+    if small:
+        call.members.size = 1
+        body(call, 0)
     while call.status == PAUSED:
         with nogil:
             team_run(&call.members, n_threads, body, call)
@@ -500,12 +594,12 @@ cdef void* pointer(object array, int type_number, str name) except NULL:
     return cnp.PyArray_DATA(array)
 
 
-cdef Py_ssize_t room(Py_ssize_t n, Py_ssize_t item) noexcept:
+cdef Py_ssize_t room(Py_ssize_t n, Py_ssize_t item) noexcept nogil:
     """Bytes for n elements and PADDING, so that what follows them is aligned as they are."""
     return (n * item + 2 * PADDING - 1) // PADDING * PADDING
 
 
-cdef inline void* aligned(void* memory) noexcept:
+cdef inline void* aligned(void* memory) noexcept nogil:
     """The first cache line in some memory: a vector that lies in two of them costs twice."""
     return <char*>memory + (PADDING - <Py_ssize_t>(<size_t>memory % PADDING))
 
@@ -616,6 +710,86 @@ cdef int call_python(
 
 # --- a network ------------------------------------------------------------------------------
 
+cdef void* allocate_workspace(
+    const Net* net, Py_ssize_t item, Py_ssize_t rows, int threads, bint sparse, Workspace* work,
+) except NULL:
+    """Fill a workspace for passes of so many rows; returns its memory."""
+    cdef Py_ssize_t inputs = 0 if sparse else room(rows * net.n_in, item)
+    cdef Py_ssize_t outputs = room(rows * net.n_outputs, item)
+    cdef Py_ssize_t slopes = outputs if net.has_slopes else 0
+    cdef Py_ssize_t kept = outputs if net.has_sums else 0
+    cdef Py_ssize_t moments = room(2 * net.n_norms * moments_room(net, rows), item)
+    cdef Py_ssize_t gathered = room(net.n_statistics, item)
+    cdef Py_ssize_t delta = room(2 * rows * net.widest, item)
+    cdef Py_ssize_t one_hot = room(net.widest * threads, item)
+    cdef Py_ssize_t row_losses = room(rows, sizeof(double))
+    cdef Py_ssize_t scratch = scratch_size(net, rows, item, True)
+    cdef void* memory = zeroed(inputs + outputs + slopes + kept + moments + gathered + delta
+                               + one_hot + row_losses + room(scratch * threads, item))
+    work.inputs = aligned(memory)
+    work.outputs = <char*>work.inputs + inputs
+    work.slopes = <char*>work.outputs + outputs
+    work.kept = <char*>work.slopes + slopes
+    work.moments = <char*>work.kept + kept
+    work.gathered = <char*>work.moments + moments
+    work.delta = <char*>work.gathered + gathered
+    work.one_hot = <char*>work.delta + delta
+    work.losses = <double*>(<char*>work.one_hot + one_hot)
+    work.scratch = <char*>work.losses + row_losses
+    work.scratch_size = scratch
+    work.sparse = sparse
+    return memory
+
+
+cdef Py_ssize_t prediction_size(
+    const Net* net, Py_ssize_t item, int threads, Workspace* work,
+) noexcept nogil:
+    """Say of a workspace with `rows` that it predicts; returns how many bytes it needs."""
+    work.training = False
+    work.scratch_size = scratch_size(net, work.rows, item, False)
+    return (room(hidden_room(net) * work.rows, item) + room(work.scratch_size * threads, item)
+            + PADDING)
+
+
+cdef void place_prediction(
+    const Net* net, Py_ssize_t item, void* memory, Workspace* work,
+) noexcept nogil:
+    """Give it that memory."""
+    work.outputs = aligned(memory)
+    work.scratch = <char*>work.outputs + room(hidden_room(net) * work.rows, item)
+
+
+cdef bint lacks_statistics(const Net* net, bint single) noexcept nogil:
+    """Whether a normalisation of the inputs has not been told their deviations yet."""
+    cdef const Layer* first = &net.layers[0]
+    cdef Py_ssize_t at = first.statistics + first.n_in
+    if first.kind != STANDARDIZE:
+        return False
+    if single:
+        return (<float*>net.statistics)[at] == 0
+    return (<double*>net.statistics)[at] == 0
+
+
+cdef void one_row(const Net* net, const void* x, Samples* samples) noexcept nogil:
+    """Describe a single dense row without targets."""
+    samples.n, samples.X, samples.products = 1, x, net.n_parameters
+    samples.labels, samples.order = NULL, NULL
+    samples.targets, samples.weights = NULL, NULL
+
+
+cdef struct Native:
+    # a network for callers without Python
+    fastbp_network network      # what they see
+    const Net* net
+    void* theta
+    Rule* rule
+    const double* rate
+    bint single
+    Workspace work              # for one row to learn
+    uint64_t key                # of what is random, with
+    Py_ssize_t steps            # this count of steps
+
+
 cdef int describe_layer(dict fields, Layer* layer) except -1:
     layer.kind = fields["kind"]
     layer.activation = fields.get("activation", activations.IDENTITY)
@@ -675,6 +849,7 @@ cdef class Plan:
     cdef readonly cnp.ndarray state
     cdef readonly cnp.ndarray statistics
     cdef Rule rule
+    cdef tuple made_from
     cdef object users_function
     cdef Compiled compiled
     cdef object failure         # what a user's loss has raised
@@ -682,6 +857,11 @@ cdef class Plan:
     cdef int type_number
     cdef Py_ssize_t item
     cdef bint training
+    cdef double rate            # of all steps, or NaN
+    cdef bint retired           # whether its network has become another one
+    cdef Native native          # what callers without Python are given
+    cdef void* native_memory
+    cdef void* native_gradient
 
     def __cinit__(
         self, list layers not None, tuple loss not None, cnp.dtype dtype not None,
@@ -740,9 +920,12 @@ cdef class Plan:
         self.statistics = aligned_zeros(net.n_statistics, dtype)
         net.statistics = cnp.PyArray_DATA(self.statistics)
         self.rule.kind = -1
+        self.made_from = layers, loss, dtype, dropout
 
     def __dealloc__(self):
         self.release_workspace()
+        free(self.native_memory)
+        free(self.native_gradient)
         free(self.net.layers)
         free(self.net.levels)
         free(self.compiled.scratch)
@@ -808,13 +991,7 @@ cdef class Plan:
         self.release_workspace()    # whose gradient counts as zero where nothing is trained
 
     cdef bint lacks_statistics(self) noexcept:
-        cdef const Layer* first = &self.net.layers[0]
-        cdef Py_ssize_t at = first.statistics + first.n_in
-        if first.kind != STANDARDIZE:
-            return False
-        if self.type_number == cnp.NPY_FLOAT32:
-            return (<float*>self.net.statistics)[at] == 0
-        return (<double*>self.net.statistics)[at] == 0
+        return lacks_statistics(&self.net, self.type_number == cnp.NPY_FLOAT32)
 
     cdef void release_workspace(self) noexcept:
         free(self.memory)
@@ -834,7 +1011,8 @@ cdef class Plan:
         kind : int
             A code from `OPTIMIZERS`.
         settings : dict of str to float
-            What the fields of `optimizers.Rule` are called; those left out are zero.
+            What the fields of `optimizers.Rule` are called; those left out are zero. And
+            "learning_rate", where it is one number.
         """
         cdef Rule rule
         self.refuse_while_training()
@@ -858,6 +1036,7 @@ cdef class Plan:
         rule.momentum_decay = settings.get("momentum_decay", 0)
         rule.noise = settings.get("noise", 0)
         rule.noise_decay = settings.get("noise_decay", 0)
+        self.rate = settings.get("learning_rate", NAN)
         if kind == self.rule.kind and state_vectors(&rule) == state_vectors(&self.rule):
             rule.steps, rule.product = self.rule.steps, self.rule.product
         else:
@@ -865,6 +1044,8 @@ cdef class Plan:
             self.state[:] = settings.get("initial_accumulator", 0)
         rule.state, rule.stride = cnp.PyArray_DATA(self.state), stride
         self.rule = rule
+        if self.native_memory != NULL:
+            self.ready_native()
 
     @property
     def is_random(self):
@@ -920,44 +1101,16 @@ cdef class Plan:
         return 0
 
     cdef int allocate(self, Py_ssize_t rows, int threads, bint sparse) except -1:
-        cdef Net* net = &self.net
-        cdef Py_ssize_t inputs = 0 if sparse else room(rows * net.n_in, self.item)
-        cdef Py_ssize_t outputs = room(rows * net.n_outputs, self.item)
-        cdef Py_ssize_t slopes = outputs if net.has_slopes else 0
-        cdef Py_ssize_t kept = outputs if net.has_sums else 0
-        cdef Py_ssize_t moments = room(2 * net.n_norms * moments_room(net, rows), self.item)
-        cdef Py_ssize_t gathered = room(net.n_statistics, self.item)
-        cdef Py_ssize_t delta = room(2 * rows * net.widest, self.item)
-        cdef Py_ssize_t one_hot = room(net.widest * threads, self.item)
-        cdef Py_ssize_t row_losses = room(rows, sizeof(double))
-        cdef Py_ssize_t scratch = scratch_size(net, rows, self.item, True)
         self.release_workspace()
-        self.memory = zeroed(inputs + outputs + slopes + kept + moments + gathered + delta + one_hot
-                             + row_losses + room(scratch * threads, self.item))
-        self.work.inputs = aligned(self.memory)
-        self.work.outputs = <char*>self.work.inputs + inputs
-        self.work.slopes = <char*>self.work.outputs + outputs
-        self.work.kept = <char*>self.work.slopes + slopes
-        self.work.moments = <char*>self.work.kept + kept
-        self.work.gathered = <char*>self.work.moments + moments
-        self.work.delta = <char*>self.work.gathered + gathered
-        self.work.one_hot = <char*>self.work.delta + delta
-        self.work.losses = <double*>(<char*>self.work.one_hot + one_hot)
-        self.work.scratch = <char*>self.work.losses + row_losses
-        self.work.scratch_size = scratch
-        self.work.sparse = sparse
+        self.memory = allocate_workspace(&self.net, self.item, rows, threads, sparse, &self.work)
         self.rows, self.threads = rows, threads
         return 0
 
     cdef int describe_inputs(self, object X, Samples* samples) except -1:
         """Fill `samples` from checked inputs, which are an array or rows of a sparse one."""
         cdef const Layer* first = &self.net.layers[0]
+        one_row(&self.net, NULL, samples)
         samples.n = len(X)
-        samples.X = samples.values = NULL
-        samples.columns, samples.starts = NULL, NULL
-        samples.targets, samples.weights = NULL, NULL
-        samples.labels, samples.order = NULL, NULL
-        samples.products = self.net.n_parameters
         if cnp.PyArray_Check(X):
             samples.X = pointer(X, self.type_number, "X")
             assert X.shape == (samples.n, self.net.n_in)
@@ -987,8 +1140,7 @@ cdef class Plan:
             samples.weights = pointer(weights, self.type_number, "weights")
             assert weights.shape == (samples.n,)
         if order is not None:
-            assert len(np.unique(order)) == len(order) and 0 <= order.min()
-            assert order.max() < samples.n
+            assert 0 <= order.min() and order.max() < samples.n
             samples.order = <Py_ssize_t*>pointer(order, cnp.NPY_INTP, "order")
             samples.n = cnp.PyArray_DIM(order, 0)
         return 0
@@ -1036,9 +1188,9 @@ cdef class Plan:
         if out is None:
             out = cnp.PyArray_EMPTY(dimensions, shape, self.type_number, 0)
         cdef Samples samples
-        samples.n, samples.X, samples.order = n, cnp.PyArray_DATA(X), NULL
-        samples.products = net.n_parameters
-        self.predict_ready(&samples, cnp.PyArray_DATA(out), small, n_threads)
+        one_row(net, cnp.PyArray_DATA(X), &samples)
+        samples.n = n
+        self.predict_ready(net, &samples, cnp.PyArray_DATA(out), small, n_threads)
         return out
 
     def predict_sparse(self, X, int n_threads):
@@ -1048,63 +1200,88 @@ cdef class Plan:
         self.describe_inputs(X, &samples)
         shape[0], shape[1] = samples.n, self.net.n_out
         out = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
-        self.predict_ready(&samples, cnp.PyArray_DATA(out), False, n_threads)
+        self.predict_ready(&self.net, &samples, cnp.PyArray_DATA(out), False, n_threads)
         return out
 
     cdef int predict_ready(
-        self, const Samples* samples, void* out, bint small, Py_ssize_t most_threads,
+        self, const Net* net, const Samples* samples, void* out, bint small,
+        Py_ssize_t most_threads,
     ) except -1:
         """Predict into memory that was checked; with the GIL held while the work is small."""
         cdef double[STACK_DOUBLES] stack
         cdef Workspace work
         cdef Call call
-        cdef Py_ssize_t hidden, size, done = 0
+        cdef Py_ssize_t size, done = 0
         cdef double row_flops = FORWARD * samples.products
         cdef void* memory = NULL
         cdef int n_threads = 1
         load_blas()
-        work.training = False
         work.sparse = samples.X == NULL
-        work.rows = rows_per_pass(&self.net, samples.n, row_flops, self.item)
-        work.scratch_size = scratch_size(&self.net, work.rows, self.item, False)
+        work.rows = rows_per_pass(net, samples.n, row_flops, self.item)
         if not small:
             n_threads = useful_threads(samples.n, work.rows, row_flops, most_threads)
-        hidden = room(hidden_room(&self.net) * work.rows, self.item)
-        size = hidden + room(work.scratch_size * n_threads, self.item) + PADDING
-        work.outputs = aligned(stack)
+        size = prediction_size(net, self.item, n_threads, &work)
         if size > <Py_ssize_t>sizeof(stack):
             memory = malloc(size)
             if memory == NULL:
                 raise MemoryError
-            work.outputs = aligned(memory)
-        work.scratch = <char*>work.outputs + hidden
-        call.net, call.parameters, call.work = &self.net, self.theta, &work
+        place_prediction(net, self.item, stack if memory == NULL else memory, &work)
+        call.net, call.parameters, call.work = net, self.theta, &work
         call.single = self.type_number == cnp.NPY_FLOAT32
         call.task = PREDICT
         call.samples, call.out, call.done = samples, out, &done
         try:
-            if small:
-                call.members.size = 1
-                body(&call, 0)
-            else:
-                run(&call, n_threads)
+            run(&call, n_threads, small)
         finally:
             free(memory)
         return 0
 
-    def loss_and_gradient(self, X, y, weights=None, gradient=None, int n_threads=1):
-        """The mean loss over all rows; its gradient is written to `gradient`, if given."""
+    def loss_and_gradient(
+        self, X, y, weights=None, gradient=None, int n_threads=1, by_inputs=None,
+    ):
+        """The mean loss over all rows.
+
+        Its gradients by the parameters, and by X, are written to the vectors given.
+        """
         cdef Samples samples
         cdef Sweep sweep = Sweep(start=0, loss=0)
         cdef Call call
         self.describe(X, y, weights, None, &samples)
-        call.gradient = NULL
+        call.gradient = call.by_inputs = NULL
         if gradient is not None:
             call.gradient = pointer(gradient, self.type_number, "gradient")
             assert gradient.shape == (self.net.n_parameters,)
+        if by_inputs is not None:
+            call.by_inputs = pointer(by_inputs, self.type_number, "by_inputs")
+            assert by_inputs.shape == (samples.n, self.net.n_in)
         call.task, call.sweep = SWEEP, &sweep
         self.run_training(&call, &samples, samples.n, n_threads)
         return sweep.loss
+
+    def jacobian(self, X):
+        """The derivatives of the outputs by the inputs, n x n_out x n_in, for rows X."""
+        cdef Samples samples
+        cdef Call call
+        cdef Py_ssize_t done = 0
+        cdef cnp.npy_intp[3] shape
+        self.describe_inputs(X, &samples)
+        shape[0], shape[1], shape[2] = samples.n, self.net.n_out, self.net.n_in
+        result = cnp.PyArray_EMPTY(3, shape, self.type_number, 0)
+        call.task, call.out, call.done = DIFFERENTIATE, cnp.PyArray_DATA(result), &done
+        self.run_training(&call, &samples, samples.n * self.net.n_out, 1)
+        return result
+
+    def hidden(self, X, Py_ssize_t at):
+        """What layer `at` puts out for rows X."""
+        cdef Samples samples
+        cdef Net part = self.net
+        cdef cnp.npy_intp[2] shape
+        self.describe_inputs(X, &samples)
+        part.depth, part.n_out = at + 1, self.net.layers[at].n_out
+        shape[0], shape[1] = samples.n, part.n_out
+        out = cnp.PyArray_EMPTY(2, shape, self.type_number, 0)
+        self.predict_ready(&part, &samples, cnp.PyArray_DATA(out), False, 1)
+        return out
 
     def epoch(
         self, X, y, weights, order, Py_ssize_t batch_size, rates, int n_threads=1,
@@ -1140,6 +1317,46 @@ cdef class Plan:
             return epoch.batch_loss, epoch.steps, epoch.norms
         return epoch.loss / samples.n, epoch.steps, epoch.norms
 
+    cdef int make_native(self, uint64_t key) except -1:
+        """Describe the network for callers without Python; once."""
+        cdef Native* native = &self.native
+        cdef fastbp_network* network = &native.network
+        if self.native_memory != NULL:
+            return 0
+        load_blas()
+        native.net, native.theta, native.rule = &self.net, self.theta, &self.rule
+        native.rate, native.key = &self.rate, key
+        native.single = self.type_number == cnp.NPY_FLOAT32
+        network.version, network.item_size = FASTBP_VERSION, <int>self.item
+        network.n_inputs, network.n_outputs = self.net.n_in, self.net.n_out
+        network.predict, network.learn = native_predict, native_learn
+        network.learn_label, network.internal = native_learn_label, native
+        self.native_memory = allocate_workspace(&self.net, self.item, 1, 1, False, &native.work)
+        return self.ready_native()
+
+    cdef int ready_native(self) except -1:
+        """Give it room for the whole gradient, where the optimizer wants that."""
+        if self.native.work.gradient == NULL and not is_fused(&self.net, &self.rule):
+            self.native_gradient = zeroed(room(self.net.n_parameters, self.item))
+            self.native.work.gradient = aligned(self.native_gradient)
+        return 0
+
+    def address(self, uint64_t key):
+        """Where the network is for callers without Python; `key` decides on what is random."""
+        self.make_native(key)
+        return <size_t>&self.native.network
+
+    def snapshot(self):
+        """A plan of its own with what a prediction depends on, as it is now."""
+        cdef Plan twin = Plan(*self.made_from)
+        memcpy(twin.theta, self.theta, self.net.n_parameters * self.item)
+        memcpy(twin.net.statistics, self.net.statistics, self.net.n_statistics * self.item)
+        return twin
+
+    def retire(self):
+        """Note that its network has become another one: what was bound to it raises from now on."""
+        self.retired = True
+
     cdef int refuse_while_training(self) except -1:
         if self.training:
             raise RuntimeError(
@@ -1148,30 +1365,48 @@ cdef class Plan:
             )
         return 0
 
+    cdef int begin(
+        self, Call* call, const Samples* samples, Py_ssize_t batch, int n_threads,
+    ) except -1:
+        """Get ready for a call on the network's workspace: one thread of the user's at a time.
+
+        Returns how many threads are worth it. `finish` has to follow.
+        """
+        cdef double row_flops = STEP * samples.products
+        cdef Py_ssize_t rows
+        self.refuse_while_training()
+        rows = rows_per_pass(&self.net, batch, row_flops, self.item)
+        n_threads = useful_threads(samples.n, rows, row_flops, n_threads)
+        self.prepare(rows, batch, n_threads, samples.X == NULL,
+                     call.epoch if call.task == TRAIN else NULL)
+        call.net, call.parameters, call.work = &self.net, self.theta, &self.work
+        call.single = self.type_number == cnp.NPY_FLOAT32
+        call.samples = samples
+        self.work.training = call.task == TRAIN
+        self.work.key = call.key if call.task == TRAIN else 0
+        self.training = True        # the GIL is held since it was False
+        return n_threads
+
+    cdef void finish(self, const Call* call) noexcept:
+        """Leave everything as of the last whole step, and let others train."""
+        if call.task == TRAIN and call.epoch.done > 0:      # in the middle of a step
+            memcpy(self.net.statistics, self.work.gathered, self.net.n_statistics * self.item)
+        self.failure = None
+        self.training = False
+
     cdef int run_training(
         self, Call* call, const Samples* samples, Py_ssize_t batch, int n_threads,
     ) except -1:
-        """Run a call on the network's workspace: one thread of the user's at a time."""
-        cdef Py_ssize_t rows
-        cdef double row_flops = STEP * samples.products
-        self.refuse_while_training()
-        self.training = True        # the GIL is held here
+        """Run a call on the network's workspace."""
+        n_threads = self.begin(call, samples, batch, n_threads)
         try:
-            rows = rows_per_pass(&self.net, batch, row_flops, self.item)
-            n_threads = useful_threads(samples.n, rows, row_flops, n_threads)
-            self.prepare(rows, batch, n_threads, samples.X == NULL,
-                         call.epoch if call.task == TRAIN else NULL)
-            call.net, call.parameters, call.work = &self.net, self.theta, &self.work
-            call.single = self.type_number == cnp.NPY_FLOAT32
-            call.samples = samples
-            self.work.training = call.task == TRAIN
-            self.work.key = call.key if call.task == TRAIN else 0
-            run(call, n_threads)
+            run(call, n_threads, samples.n * STEP * samples.products < GIL_FLOPS)
             if self.failure is not None:
                 raise self.failure
         finally:
-            if call.task == TRAIN and call.epoch.done > 0:      # in the middle of a step
-                memcpy(self.net.statistics, self.work.gathered, self.statistics.nbytes)
-            self.failure = None
-            self.training = False
+            self.finish(call)
         return 0
+
+
+include "bound.pyx"
+include "ensemble.pyx"

@@ -285,13 +285,18 @@ cdef inline void norm_backward(
     """
     cdef Part part = part_of(layer, n, member, sizeof(real))
     cdef Py_ssize_t size = layer.n_out, start = part.top * size, count = part.rows * size
-    cdef Py_ssize_t panel = panel_width(sizeof(real)), left, right
+    cdef Py_ssize_t panel = panel_width(sizeof(real)), left, right, i, j
     cdef real* of_gain = scratch
     cdef real* of_shift = scratch + round_up(size, panel)
     if layer.kind == RESIDUAL:
         memcpy(kept + start, D + start, count * sizeof(real))
         if D_in != NULL:
             memcpy(D_in + start, D + start, count * sizeof(real))
+    elif layer.kind == STANDARDIZE:
+        column_factors(layer, statistics + layer.statistics + size, scratch, &part)
+        for i in range(n if D_in != NULL else 0):
+            for j in range(part.left, part.right):
+                D_in[i * size + j] = D[i * size + j] * scratch[j]
     elif layer.kind == BATCH_NORM:
         backward_columns(layer, parameters, statistics, X, D, n, D_in, goal, moments, room,
                          training, scratch, &part)

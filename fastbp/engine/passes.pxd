@@ -285,8 +285,11 @@ cdef inline void add_kept(
     const Net* net, Py_ssize_t at, int activation, real alpha, const real* outputs,
     const real* slopes, Py_ssize_t n, real* D, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """Add to D, the gradient by Z of layer `at`, what the sums it is a source of have kept."""
-    cdef Py_ssize_t n_out = net.layers[at].n_out, above, i
+    """Add to D, the gradient by Z of layer `at`, what the sums it is a source of have kept.
+
+    The network's inputs are layer -1.
+    """
+    cdef Py_ssize_t n_out = net.n_in if at < 0 else net.layers[at].n_out, above, i
     cdef Py_ssize_t first = share(member, 0, n, 1) * n_out
     cdef Py_ssize_t size = share(member, 1, n, 1) * n_out - first
     cdef real* kept
@@ -302,19 +305,21 @@ cdef inline void add_kept(
 
 
 cdef inline void backward_pass(
-    const Net* net, const real* parameters, const Batch* batch, const Goal* goal, Workspace* work,
-    const Member* member,
+    const Net* net, const real* parameters, const Batch* batch, const Goal* goal, real* by_inputs,
+    Workspace* work, const Member* member,
 ) noexcept nogil:
     """The gradient by all parameters to where it shall go, from the delta of the loss pass.
 
-    Where plain gradient descent updates the parameters themselves, the first layer's update may
+    The goal may be NULL; the gradient by the inputs goes to `by_inputs`, n x n_in, or NULL. Where plain gradient descent updates the parameters themselves, the first layer's update may
     wait in `work.late`, which goes on with X and the delta of this pass.
     """
     cdef Py_ssize_t n = batch.n
     cdef real* delta = <real*>work.delta
     cdef real* delta_below = delta + work.rows * net.widest
     cdef real* scratch = own_scratch(parameters, work, member)
-    cdef bint plain = goal.vector == parameters and goal.rule == NULL and goal.beta == 1
+    cdef bint plain = (goal != NULL and goal.vector == parameters and goal.rule == NULL
+                       and goal.beta == 1)
+    cdef Py_ssize_t lowest = net.lowest if by_inputs == NULL else 0
     cdef const real* inputs
     cdef const real* slopes
     cdef real* D_in
@@ -330,7 +335,7 @@ cdef inline void backward_pass(
                                    <real*>work.outputs + layer.output * work.rows,
                                    slopes_of(layer, parameters, work), delta, n, layer.n_out)
         barrier(member)
-    for at in range(net.depth - 1, net.lowest - 1, -1):
+    for at in range(net.depth - 1, lowest - 1, -1):
         layer = &net.layers[at]
         own_goal = goal
         if layer.frozen:
@@ -343,7 +348,7 @@ cdef inline void backward_pass(
             activation, alpha = below.activation, <real>below.alpha
             if work.training and below.dropout > 0:
                 activation = SLOPES
-        D_in = delta_below if at > net.lowest else <real*>NULL
+        D_in = delta_below if at > lowest else by_inputs
         if inputs == NULL:
             sparse_backward(layer, batch, delta, goal, scratch, member)
         elif layer.kind == DENSE:
@@ -363,9 +368,9 @@ cdef inline void backward_pass(
 cdef inline double gradient_pass(
     const Net* net, const real* parameters, const Samples* samples,
     Py_ssize_t start, Py_ssize_t n, double scale,
-    const Goal* goal, Workspace* work, const Member* member,
+    const Goal* goal, real* by_inputs, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """One whole pass: the scaled loss, and its gradient to where it shall go.
+    """One whole pass: the scaled loss, and its gradients to where they shall go.
 
     A loss that is not finite leaves everything as it was.
     """
@@ -374,5 +379,5 @@ cdef inline double gradient_pass(
     forward_pass(net, parameters, &batch, work, member)
     loss = loss_pass(net, parameters, samples, start, n, scale, work, member)
     if isfinite(loss):
-        backward_pass(net, parameters, &batch, goal, work, member)
+        backward_pass(net, parameters, &batch, goal, by_inputs, work, member)
     return loss
