@@ -1,4 +1,4 @@
-"""Bound calls, and functions for callers without Python: all that was checked once, is not again."""
+"""Bound calls, and functions for callers without Python: what was checked once, is not again."""
 
 # --- without Python -------------------------------------------------------------------------
 

@@ -358,7 +358,8 @@ cdef Status sweep_gradient(
         else:
             goal = Goal(gradient, 1, 0 if sweep.start == 0 else 1, NULL)
             sweep.loss += gradient_pass(
-                net, parameters, samples, sweep.start, n, scale, &goal if gradient != NULL else NULL,
+                net, parameters, samples, sweep.start, n, scale,
+                &goal if gradient != NULL else NULL,
                 by_inputs + sweep.start * net.n_in if by_inputs != NULL else NULL, work, member)
         sweep.start += n
         flops += n * STEP * samples.products

@@ -310,8 +310,9 @@ cdef inline void backward_pass(
 ) noexcept nogil:
     """The gradient by all parameters to where it shall go, from the delta of the loss pass.
 
-    The goal may be NULL; the gradient by the inputs goes to `by_inputs`, n x n_in, or NULL. Where plain gradient descent updates the parameters themselves, the first layer's update may
-    wait in `work.late`, which goes on with X and the delta of this pass.
+    The goal may be NULL. The gradient by the inputs goes to `by_inputs`, n x n_in, or is not wanted
+    where that is NULL. Where plain gradient descent updates the parameters themselves, the first
+    layer's update may wait in `work.late`, which goes on with X and the delta of this pass.
     """
     cdef Py_ssize_t n = batch.n
     cdef real* delta = <real*>work.delta
