@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -800,12 +801,16 @@ class Network:
         FloatingPointError
             If the loss is not finite; parameters and optimizer are as before the step.
         """
-        self._require_steps()
-        self._require_statistics()
-        samples = self._samples(X, y, sample_weight, class_weight, normalize=False)
-        rate, key = self._next_step()
-        loss, steps, _ = self._plan.epoch(*samples, None, len(samples[0]), rate, 1, key)
-        if not steps:
+        loss = None
+        if sample_weight is None and class_weight is None:
+            loss = self._plan.step(X, y)
+        if loss is None:  # something that wants a closer look, or a copy
+            self._require_steps()
+            self._require_statistics()
+            samples = self._samples(X, y, sample_weight, class_weight, normalize=False)
+            rate, key = self._next_step()
+            loss, _, _ = self._plan.epoch(*samples, None, len(samples[0]), rate, 1, key)
+        if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}; {training.DIVERGENCE_HINT}")
         return loss
 

@@ -227,11 +227,8 @@ cdef class BoundStep:
 
     def __call__(self):
         cdef Plan plan = self.plan
-        cdef double rate = plan.rate
-        cdef Epoch epoch = Epoch(
-            batch_size=self.samples.n, start=0, done=0, steps=0, first_step=0, batch_loss=0, loss=0,
-            rates=&rate, constant=True, watched=False, norms=0)
-        cdef Call call
+        cdef double rate = plan.rate, loss
+        cdef uint64_t key = 0
         cdef Py_ssize_t i
         refuse_if_retired(plan)
         for i in range(self.samples.n if self.samples.labels != NULL else 0):
@@ -240,11 +237,9 @@ cdef class BoundStep:
                     f"y must hold whole labels from 0 to {plan.net.n_out - 1}, "
                     f"got {self.samples.labels[i]}"
                 )
-        call.key = 0
         if rate != rate or plan.net.drops or plan.rule.noise != 0:
-            rate, call.key = self.next_step()
-        call.task, call.epoch, call.rule = TRAIN, &epoch, &plan.rule
-        plan.run_training(&call, &self.samples, self.samples.n, 1)
-        if call.status == NOT_FINITE:
-            raise FloatingPointError(f"the loss is {epoch.batch_loss}, and the step was not made")
-        return epoch.loss / self.samples.n
+            rate, key = self.next_step()
+        loss = plan.make_step(&self.samples, rate, key)
+        if not isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}, and the step was not made")
+        return loss

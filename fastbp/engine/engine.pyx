@@ -200,6 +200,11 @@ cdef struct Sweep:
     double loss                 # their part of the mean loss
 
 
+cdef inline double start_of_clock(const Samples* samples) noexcept nogil:
+    """Look at the clock, unless there is too little to do for ever looking at it again."""
+    return milliseconds() if samples.n * STEP * samples.products > CLOCK_FLOPS else 0
+
+
 cdef bint time_to_pause(
     double since, double* flops, Workspace* work, const Member* member,
 ) noexcept nogil:
@@ -275,7 +280,7 @@ cdef Status advance(
     first. A larger one gathers its gradient over several passes first, so that a pause can fall
     between them and nothing is half updated.
     """
-    cdef double since = milliseconds(), flops = 0, rate
+    cdef double since = start_of_clock(samples), flops = 0, rate
     cdef Epoch epoch = shared[0]        # every member counts for itself, with the same result
     cdef Rule rule = shared_rule[0]
     cdef Status status = DONE
@@ -343,7 +348,7 @@ cdef Status sweep_gradient(
     real* gradient, real* by_inputs, Workspace* work, const Member* member,
 ) noexcept nogil:
     """The mean loss over all rows and, unless they are NULL, its gradients."""
-    cdef double since = milliseconds(), flops = 0, scale = 1.0 / samples.n
+    cdef double since = start_of_clock(samples), flops = 0, scale = 1.0 / samples.n
     cdef Sweep sweep = shared[0]
     cdef Status status = DONE
     cdef Goal goal
@@ -1365,6 +1370,72 @@ cdef class Plan:
                 "evaluate or loss_and_gradient at a time"
             )
         return 0
+
+    def step(self, X, y):
+        """One step on one row or a few, for constant rates; the loss before it.
+
+        Returns None, having done nothing, unless the arguments need no conversion and no closer
+        look, as for `predict`, and nothing random or of the user's takes part. A loss that is not
+        finite is returned as it is: the step was not made.
+        """
+        cdef const Net* net = &self.net
+        cdef Samples samples
+        cdef Py_ssize_t n = 1, label, i
+        cdef int dimensions
+        if (self.rate != self.rate or net.drops or self.rule.noise != 0 or net.users_loss != NULL
+                or self.lacks_statistics() or not is_ready(X, self.type_number)):
+            return None
+        dimensions = cnp.PyArray_NDIM(X)
+        if not 1 <= dimensions <= 2 or cnp.PyArray_DIM(X, dimensions - 1) != net.n_in:
+            return None
+        if dimensions == 2:
+            n = cnp.PyArray_DIM(X, 0)
+        one_row(net, cnp.PyArray_DATA(X), &samples)
+        samples.n = n
+        # larger ones release the GIL, and others could change what was looked at
+        if n == 0 or n * STEP * samples.products >= GIL_FLOPS or overlap(X, self.parameters):
+            return None
+        if net.loss == losses.CROSS_ENTROPY:
+            if type(y) is int and dimensions == 1:
+                if not 0 <= y < net.n_out:
+                    return None
+                label = y
+                samples.labels = &label
+            elif (is_ready(y, cnp.NPY_INTP) and cnp.PyArray_SIZE(y) == n
+                  and cnp.PyArray_NDIM(y) == dimensions - 1):
+                samples.labels = <Py_ssize_t*>cnp.PyArray_DATA(y)
+                for i in range(n):
+                    if not 0 <= samples.labels[i] < net.n_out:
+                        return None
+            else:
+                return None
+        elif net.loss <= losses.QUANTILE:       # those that take any number for a target
+            if not (is_ready(y, self.type_number) and cnp.PyArray_NDIM(y) == dimensions
+                    and cnp.PyArray_DIM(y, dimensions - 1) == net.n_out
+                    and cnp.PyArray_SIZE(y) == n * net.n_out and all_finite(y)
+                    and not overlap(y, self.parameters)):
+                return None
+            samples.targets = cnp.PyArray_DATA(y)
+        else:
+            return None
+        if not all_finite(X):
+            return None
+        return self.make_step(&samples, self.rate, 0)
+
+    cdef double make_step(self, const Samples* samples, double rate, uint64_t key) except? -1:
+        """One step of the optimizer on all samples; returns the loss before it.
+
+        A loss that is not finite is returned as it is: the step was not made.
+        """
+        cdef Epoch epoch = Epoch(batch_size=samples.n, start=0, done=0, steps=0, first_step=0,
+                                 batch_loss=0, loss=0, rates=&rate, constant=True, watched=False,
+                                 norms=0)
+        cdef Call call
+        call.task, call.epoch, call.rule, call.key = TRAIN, &epoch, &self.rule, key
+        self.run_training(&call, samples, samples.n, 1)
+        if call.status == NOT_FINITE:
+            return epoch.batch_loss
+        return epoch.loss / samples.n
 
     cdef int begin(
         self, Call* call, const Samples* samples, Py_ssize_t batch, int n_threads,
