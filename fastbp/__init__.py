@@ -3,6 +3,7 @@
 from fastbp import activations, datasets, schedules
 from fastbp.config import show_config
 from fastbp.ensemble import Ensemble
+from fastbp.errors import ModelFileError
 from fastbp.layers import BatchNorm, Dense, Dropout, LayerNorm, Normalize, Residual
 from fastbp.native import get_include
 from fastbp.network import Network
@@ -22,9 +23,9 @@ from fastbp.training import History
 
 __all__ = [
     "LBFGS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "BatchNorm", "Dense",
-    "Dropout", "Ensemble", "History", "LayerNorm", "Lion", "Nadam", "Network", "Normalize",
-    "RMSProp", "Residual", "__version__", "activations", "datasets", "get_include", "schedules",
-    "show_config",
+    "Dropout", "Ensemble", "History", "LayerNorm", "Lion", "ModelFileError", "Nadam", "Network",
+    "Normalize", "RMSProp", "Residual", "__version__", "activations", "datasets", "get_include",
+    "schedules", "show_config",
 ]
 
 __version__ = "0.1.0"

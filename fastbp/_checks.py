@@ -19,7 +19,7 @@ from fastbp._sparse import Features, SparseRows, is_sparse, sparse_rows
 
 __all__ = [
     "choice", "count", "dtype", "features", "flag", "fraction", "non_negative", "number",
-    "optional", "output", "positive", "ready", "ready_rows", "targets", "weights",
+    "optional", "output", "positive", "ready", "ready_rows", "targets", "weights", "whole",
 ]
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ ClassWeight = Mapping[int, float] | str | None
 DTYPES = ("float32", "float64")
 # BLAS counts in C ints.
 LARGEST_WIDTH = 2**31 - 1
+# Steps are counted in doubles where a schedule asks for them; there is room for many more.
+LARGEST_COUNT = 2**52
 # How far from 1 a row of probabilities may sum: float32 rounding, with room for many classes.
 PROBABILITY_TOLERANCE = 1e-4
 
@@ -44,6 +46,19 @@ def count(name: str, value: object) -> int:
         raise TypeError(f"{name} must be a positive integer, got {value!r}") from None
     if not 0 < number <= LARGEST_WIDTH:
         raise ValueError(f"{name} must be an integer from 1 to {LARGEST_WIDTH}, got {number}")
+    return number
+
+
+def whole(name: str, value: object) -> int:
+    """Return `value` as an int that is not negative, and that a double counts exactly."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+    if not 0 <= number <= LARGEST_COUNT:
+        raise ValueError(f"{name} must be a whole number from 0 to {LARGEST_COUNT}, got {number}")
     return number
 
 
@@ -77,6 +92,8 @@ def number(name: str, value: object) -> float:
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise ValueError(f"{name} must be a number that a float can hold, got {value!r}") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
 

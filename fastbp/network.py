@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from fastbp.optimizers import (
     Optimizer,
     engine_settings,
     minimizer_of,
+    vector_names,
 )
 from fastbp.schedules import PlateauProgress
 from fastbp.splitting import Samples
@@ -108,6 +110,20 @@ class Network:
         dtype: DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
+        self._build(n_inputs, layers, loss, optimizer, dtype, seed)
+        for record in self._weighted:
+            self._begin(record, self._initial_weight(record))
+
+    def _build(
+        self,
+        n_inputs: int,
+        layers: Sequence[Layer],
+        loss: str | Loss | Callable[..., Any],
+        optimizer: str | AnyOptimizer,
+        dtype: DTypeLike,
+        seed: int | None,
+    ) -> None:
+        """Check the arguments and make everything but the first parameters, which are zero."""
         self._n_inputs = _checks.count("n_inputs", n_inputs)
         self._layers = checked_stack(layers)
         self._records, self._input_dropout = flatten(self._n_inputs, self._layers)
@@ -128,8 +144,6 @@ class Network:
         self._plan = self._new_plan(self._dtype)
         self._parameters = self._plan.parameters
         self.optimizer = chosen
-        for record in self._weighted:
-            self._begin(record, self._initial_weight(record))
 
     def _new_plan(self, dtype: np.dtype[Any]) -> engine.Plan:
         """This network as the engine sees it, with parameters of its own."""
@@ -215,6 +229,17 @@ class Network:
             raise MemoryError(f"the state of {chosen} does not fit into memory") from None
         self._optimizer = chosen
         self._progress.plateau = PlateauProgress()
+
+    @property
+    def optimizer_vectors(self) -> dict[str, NDArray[Any]]:
+        """Live (n_parameters,) views of what the optimizer has gathered, by name.
+
+        The names are those of `fastbp.optimizers.vector_names`, the order that of `parameters`.
+        """
+        names = vector_names(self._optimizer)
+        # each of the engine's vectors ends in room that no parameter has
+        vectors = self._plan.state.reshape(len(names), -1)[:, : self.n_parameters] if names else ()
+        return dict(zip(names, vectors, strict=True))
 
     @property
     def n_steps(self) -> int:
@@ -1074,12 +1099,86 @@ class Network:
         Network
             With the same parameters, optimizer state, schedule and random numbers.
         """
-        twin = Network(
-            self._n_inputs, self._layers, loss=self._loss, optimizer=self._optimizer,
-            dtype=self._dtype, seed=self._seed,
-        )
-        twin.restore(self.state())
+        twin = Network.__new__(Network)
+        twin.__setstate__(self.__getstate__())
         return twin
+
+    def __copy__(self) -> Network:
+        """Return `copy()`: two networks never share parameters."""
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        """Return `copy()`."""
+        return self.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: the arguments, as they are now, and `state()`."""
+        arguments = {
+            "n_inputs": self._n_inputs, "layers": self._layers, "loss": self._loss,
+            "optimizer": self._optimizer, "dtype": self._dtype.name, "seed": self._seed,
+        }
+        return {"arguments": arguments, "state": self.state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become the network that `__getstate__` has told of; no weight is drawn for it."""
+        self._build(**state["arguments"])
+        self.restore(state["state"])
+
+    def save(self, path: str | os.PathLike[str], *, optimizer: bool = True) -> None:
+        """Write the network to a file in the safetensors format, whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            A file that is there is replaced, once the new one is on the disk.
+        optimizer : bool
+            Whether to write what training needs to go on from here as well: what the optimizer has
+            gathered, its steps, the place in a schedule, the random numbers.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If something cannot be written, such as a function of your own, or is not finite;
+            nothing has been written then.
+        OSError
+            If the file cannot be written; one that was there is as it was.
+        ImportError
+            If the package safetensors is missing: ``pip install "fastbp[files]"``.
+
+        See Also
+        --------
+        load : makes a network of it; docs/files.md has the format and the promises.
+        """
+        from fastbp import files
+
+        files.save(self, path, optimizer=optimizer)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Network:
+        """Make a network of a file that `save` has written.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        Network
+            It goes on training with the bits of the network that was saved; with a fresh optimizer
+            if that was left out.
+
+        Raises
+        ------
+        fastbp.ModelFileError
+            If the file is damaged, no network's, or of a newer format.
+        OSError
+            If it cannot be read.
+        ImportError
+            As for `save`.
+        """
+        from fastbp import files
+
+        return files.load(path)
 
     def state(self) -> dict[str, Any]:
         """Return all that training changes, as copies: arrays, and a dictionary for JSON.
@@ -1104,7 +1203,7 @@ class Network:
                 "network": self._description(),
                 "steps": steps,
                 "momentum_product": product,
-                "plateau": dataclasses.asdict(self._progress.plateau),
+                "plateau": self._progress.plateau.as_json(),
                 "random": self._progress.rng.bit_generator.state,
             },
         }

@@ -13,7 +13,7 @@ from fastbp.schedules import LearningRate, learning_rate
 
 __all__ = [
     "LBFGS", "OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Lion",
-    "Minimizer", "Nadam", "Optimizer", "RMSProp",
+    "Minimizer", "Nadam", "Optimizer", "RMSProp", "vector_names",
 ]
 
 
@@ -370,6 +370,46 @@ OPTIMIZERS: dict[str, type[AnyOptimizer]] = {
         SGD, AdaGrad, RMSProp, AdaDelta, Adam, AdamW, Nadam, Adamax, Lion, LBFGS, Minimizer,
     )
 }
+
+
+def vector_names(optimizer: AnyOptimizer) -> tuple[str, ...]:
+    """Tell which vectors, each as long as the parameters, an optimizer keeps between steps.
+
+    Parameters
+    ----------
+    optimizer : optimizer
+
+    Returns
+    -------
+    tuple of str
+        "momentum", "mean" and "square" are running means of steps, of the gradient and of its
+        square; "square_sum" is AdaGrad's sum of squares, "square_step" AdaDelta's mean of squared
+        steps, "greatest" the maximum of Adamax, and "greatest_square" that of AMSGrad. All but
+        momentum and mean are never negative.
+
+    Examples
+    --------
+    >>> vector_names(Adam(amsgrad=True))
+    ('mean', 'square', 'greatest_square')
+    """
+    kept: dict[str, object] = {}  # in the engine's order, with whether it is kept
+    if isinstance(optimizer, SGD):
+        kept = {"momentum": optimizer.momentum}
+    elif isinstance(optimizer, AdaGrad):
+        kept = {"square_sum": True}
+    elif isinstance(optimizer, RMSProp):
+        kept = {"square": True, "mean": optimizer.centered, "momentum": optimizer.momentum}
+    elif isinstance(optimizer, AdaDelta):
+        kept = {"square": True, "square_step": True}
+    elif isinstance(optimizer, Adam):
+        kept = {"mean": True, "square": True, "greatest_square": optimizer.amsgrad}
+    elif isinstance(optimizer, Nadam):
+        kept = {"mean": True, "square": True}
+    elif isinstance(optimizer, Adamax):
+        kept = {"mean": True, "greatest": True}
+    elif isinstance(optimizer, Lion):
+        kept = {"mean": True}
+    return tuple(name for name, whether in kept.items() if whether)
 
 
 def minimizer_of(optimizer: AnyOptimizer) -> Minimizer | None:

@@ -6,8 +6,8 @@ Steps are those of the optimizer, counted from 0 over all calls of `fit` and `tr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import singledispatch
 from typing import Any
 
@@ -272,6 +272,39 @@ class PlateauProgress:
     best: float = math.inf
     since: int = 0
     recent: list[float] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its fields for JSON, which has no infinity: as strings where not finite."""
+        return {
+            "scale": self.scale, "best": _writable(self.best), "since": self.since,
+            "recent": [_writable(loss) for loss in self.recent],
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> PlateauProgress:
+        """Return what `as_json` has told of, or raise KeyError, TypeError or ValueError."""
+        if set(found) != {each.name for each in fields(cls)}:
+            raise KeyError(f"plateau has {sorted(found)}")
+        if not isinstance(found["recent"], (list, tuple)):
+            raise TypeError(f"recent must be a list, got {found['recent']!r}")
+        scale = _checks.number("scale", found["scale"])
+        if not 0 <= scale <= 1:
+            raise ValueError(f"scale must lie in [0, 1], got {scale}")
+        return cls(
+            scale, _readable("best", found["best"]), _checks.whole("since", found["since"]),
+            [_readable("recent", loss) for loss in found["recent"]],
+        )
+
+
+NOT_FINITE = ("inf", "-inf", "nan")
+
+
+def _writable(loss: float) -> float | str:
+    return loss if math.isfinite(loss) else str(loss)
+
+
+def _readable(name: str, loss: object) -> float:
+    return float(str(loss)) if loss in NOT_FINITE else _checks.number(name, loss)
 
 
 def watch(rate: LearningRate, progress: PlateauProgress, loss: float) -> None:

@@ -198,10 +198,14 @@ def checked_state(
             arrays.append(array)
         rng = np.random.default_rng()
         rng.bit_generator.state = found["random"]
-        steps = int(_checks.non_negative("the state's steps", found["steps"]))
-        product = _checks.non_negative("the state's momentum_product", found["momentum_product"])
-        carried = Progress(rng, PlateauProgress(**found["plateau"]))
-    except (KeyError, TypeError) as error:
+        if rng.bit_generator.state != found["random"]:  # NumPy cuts what is too large
+            raise ValueError(f"the state's random numbers are none: {found['random']!r}")
+        steps = _checks.whole("the state's steps", found["steps"])
+        product = _checks.number("the state's momentum_product", found["momentum_product"])
+        if not 0 <= product <= 1:
+            raise ValueError(f"the state's momentum_product must lie in [0, 1], got {product}")
+        carried = Progress(rng, PlateauProgress.from_json(found["plateau"]))
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"this is not a state of a network: {error!r}") from None
     return (arrays[0], arrays[1], arrays[2], (steps, product)), carried
 
