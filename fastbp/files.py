@@ -267,13 +267,19 @@ def _check_settings(settings: object) -> None:
     }
     for name, kind in kinds.items():
         if not isinstance(settings[name], kind):
-            raise ModelFileError(f"its {name} is none: {quoted(settings[name])}")
+            raise ModelFileError(
+                f"its {name} is of the wrong kind: {quoted(settings[name])}"
+            )
     if settings["n_inputs"] < 1:
         raise ModelFileError(f"its n_inputs must be 1 or more, got {quoted(settings['n_inputs'])}")
     if settings["dtype"] not in TYPES:
         raise ModelFileError(
             f"its dtype must be in {list(TYPES)}, got {quoted(settings['dtype'])}"
         )
+    seed = settings["seed"]  # of which NumPy would take other kinds
+    of_seed = seed if isinstance(seed, list) else [seed or 0]
+    if not all(type(each) is int for each in of_seed):
+        raise ModelFileError(f"its seed must be whole numbers or null, got {quoted(seed)}")
 
 
 def _shapes(settings: Mapping[str, Any], *, with_training: bool) -> dict[str, tuple[int, ...]]:
@@ -354,10 +360,13 @@ def _read(file: BinaryIO, safetensors: ModuleType) -> Network:
             values = np.frombuffer(tensor["data"], f"<f{network.dtype.itemsize}")
             _check_values(name, values)
             tensors[name][...] = values.reshape(contents.shapes[name])
-        if contents.training is not None:
-            state = network.state()
-            state["json"] |= contents.training
-            network.restore(state)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError) as error:
         raise ModelFileError(str(error)) from None
+    if contents.training is not None:
+        state = network.state()
+        state["json"] |= contents.training
+        try:
+            network.restore(state)
+        except ValueError as error:
+            raise ModelFileError(f"its training cannot be resumed: {error}") from None
     return network

@@ -22,10 +22,12 @@ CYTHON = sorted([*ENGINE.glob("*.pyx"), *ENGINE.glob("*.pxd")])
 IN_ENGINE = [*CYTHON, *ENGINE.glob("*.py"), *ENGINE.glob("*.pyi")]
 KERNELS = sorted(ENGINE.glob("*.pxd"))
 # Built on top of Network; whatever comes here uses public names alone.
-ON_TOP = [PACKAGE / "__main__.py"]
+ON_TOP = [PACKAGE / "__main__.py", PACKAGE / "files.py"]
+# Helpers that know nothing of Network.
+SHARED = ["fastbp._json", "fastbp._writing"]
 PUBLIC_MODULES = [
-    "fastbp.activations", "fastbp.callbacks", "fastbp.datasets", "fastbp.losses", "fastbp.metrics",
-    "fastbp.optimizers", "fastbp.schedules",
+    "fastbp.activations", "fastbp.callbacks", "fastbp.datasets", "fastbp.files", "fastbp.losses",
+    "fastbp.metrics", "fastbp.optimizers", "fastbp.schedules",
 ]
 
 
@@ -114,6 +116,17 @@ def test_only_callbacks_draw_progress_bars():
     assert importers("tqdm", among=[*PYTHON, *CYTHON]) <= {"fastbp/callbacks.py"}
 
 
+def test_one_file_imports_safetensors_and_none_pickles():
+    assert importers("safetensors", among=PYTHON) == {"fastbp/files.py"}  # where it is used
+    assert importers("pickle", "marshal", "shelve", "joblib", among=PYTHON) == set()
+
+
+@pytest.mark.parametrize("module", SHARED)
+def test_shared_helpers_know_nothing_of_the_network(module):
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    assert importers("fastbp.network", "fastbp._records", among=[path]) == set()
+
+
 def test_import_loads_nothing_slow():
     # SciPy's BLAS takes longer to import than NumPy: it waits for the first product.
     code = "import sys, fastbp; print(*{name.split('.')[0] for name in sys.modules})"
@@ -121,7 +134,7 @@ def test_import_loads_nothing_slow():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "fastbp" in loaded
-    assert {"scipy", "tqdm", "sklearn", "pytest"}.isdisjoint(loaded)
+    assert {"scipy", "tqdm", "safetensors", "sklearn", "pytest"}.isdisjoint(loaded)
 
 
 def test_init_holds_public_names_alone():
@@ -140,7 +153,7 @@ def test_init_holds_public_names_alone():
 def test_what_is_on_top_uses_public_names(path):
     tree = ast.parse(path.read_text("utf-8"))
     public = {"fastbp", *PUBLIC_MODULES, *(f"fastbp.{name}" for name in fastbp.__all__)}
-    for module in PUBLIC_MODULES:
+    for module in (*PUBLIC_MODULES, *SHARED):
         public |= {f"{module}.{name}" for name in importlib.import_module(module).__all__}
     assert {name for name in imports(path) if name.split(".")[0] == "fastbp"} <= public
     private = [
@@ -228,7 +241,8 @@ def test_public_names_are_documented(name):
     docstring = inspect.getdoc(thing)
     assert docstring
     assert docstring.splitlines()[0].rstrip("`")[-1] in ".:)", "the first line is no sentence"
-    check_parameters(thing, thing, "Parameters", "Attributes")
+    if not isinstance(thing, type) or not issubclass(thing, Exception):
+        check_parameters(thing, thing, "Parameters", "Attributes")
     if inspect.isfunction(thing) and thing.__annotations__["return"] != "None":
         assert section(docstring, "Returns", "Yields")
 
