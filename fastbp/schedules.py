@@ -284,15 +284,17 @@ class PlateauProgress:
     def from_json(cls, found: Mapping[str, Any]) -> PlateauProgress:
         """Return what `as_json` has told of, or raise KeyError, TypeError or ValueError."""
         if set(found) != {each.name for each in fields(cls)}:
-            raise KeyError(f"plateau has {sorted(found)}")
+            raise KeyError(f"the plateau has {sorted(found)}")
         if not isinstance(found["recent"], (list, tuple)):
-            raise TypeError(f"recent must be a list, got {found['recent']!r}")
-        scale = _checks.number("scale", found["scale"])
+            raise TypeError(f"the plateau's recent must be a list, got {found['recent']!r}")
+        scale = _checks.number("the plateau's scale", found["scale"])
         if not 0 <= scale <= 1:
-            raise ValueError(f"scale must lie in [0, 1], got {scale}")
+            raise ValueError(f"the plateau's scale must lie in [0, 1], got {scale}")
         return cls(
-            scale, _readable("best", found["best"]), _checks.whole("since", found["since"]),
-            [_readable("recent", loss) for loss in found["recent"]],
+            scale,
+            _readable("the plateau's best", found["best"]),
+            _checks.whole("the plateau's since", found["since"]),
+            [_readable("the plateau's recent", loss) for loss in found["recent"]],
         )
 
 

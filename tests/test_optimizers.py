@@ -261,7 +261,8 @@ def test_names_and_calls(name):
 
 SETTINGS = [
     ("learning_rate", 0, "positive and finite"), ("learning_rate", -1, "positive and finite"),
-    ("learning_rate", np.nan, "positive and finite"), ("momentum", 1, r"\[0, 1\)"),
+    ("learning_rate", np.nan, "positive and finite"), ("epsilon", 10**400, "float can hold"),
+    ("momentum", 1, r"\[0, 1\)"),
     ("momentum", -0.1, r"\[0, 1\)"), ("dampening", 1.5, r"\[0, 1\)"), ("rho", 1, r"\[0, 1\)"),
     ("beta1", 1.0, r"\[0, 1\)"), ("beta2", np.nan, r"\[0, 1\)"), ("epsilon", 0, "positive"),
     ("weight_decay", -1e-9, "not negative"), ("clip_value", 0, "positive"),

@@ -79,6 +79,14 @@ def test_a_state_does_not_follow_the_network():
     assert net.n_steps == 0
 
 
+def test_json_of_a_state_has_numbers_alone():
+    # before a plateau has seen enough epochs, its best loss is infinite
+    net = network(SGD(schedules.Plateau(0.1, window=3)))
+    net.fit(*data())
+    assert json.loads(json.dumps(net.state()["json"], allow_nan=False)) == net.state()["json"]
+    assert net.state()["json"]["plateau"]["best"] == "inf"
+
+
 def test_the_rate_may_differ():
     net = network(Adam(0.01))
     net.restore(network(Adam(schedules.Cosine(0.5, 10))).state())
@@ -129,6 +137,15 @@ BROKEN = {
     "no random": lambda state: state["json"].update(random={"bit_generator": "PCG64"}),
     "another generator": lambda state: state["json"]["random"].update(bit_generator="MT19937"),
     "another plateau": lambda state: state["json"].update(plateau={"height": 3}),
+    "too many steps": lambda state: state["json"].update(steps=2**63),
+    "part of a step": lambda state: state["json"].update(steps=1.5),
+    "too much momentum": lambda state: state["json"].update(momentum_product=1.5),
+    "random numbers too large": lambda state: state["json"]["random"].update(uinteger=2**32),
+    "random numbers cut": lambda state: state["json"]["random"].update(has_uint32=0.5),
+    "plateau of words": lambda state: state["json"]["plateau"].update(best="low"),
+    "plateau in the sky": lambda state: state["json"]["plateau"].update(scale=2.0),
+    "plateau of the past": lambda state: state["json"]["plateau"].update(since=-1),
+    "plateau of one": lambda state: state["json"]["plateau"].update(recent=0.5),
     "nothing": dict.clear,
 }
 
@@ -138,7 +155,7 @@ def test_a_broken_state(change):
     net = network(Adam())
     net.fit(*data())
     before = net.state()
-    with pytest.raises(ValueError, match="state"):
+    with pytest.raises(ValueError, match=r"state|plateau"):
         net.restore(broken(change))
     np.testing.assert_array_equal(before["parameters"], net.parameters)
     assert before["json"] == net.state()["json"]
