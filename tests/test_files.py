@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pickle
+import stat
 import struct
 import subprocess
 import sys
@@ -473,6 +474,29 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, what, error, there
         trained(seed=9).save(path)
     assert os.listdir(tmp_path) == [path.name] * there
     assert not there or path.read_bytes() == before
+
+
+def test_the_disk_has_it_before_the_old_file_goes(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    done = []
+
+    def note(name):
+        original = getattr(os, name)
+
+        def call(first, *others):
+            kind = "folder" if name == "fsync" and stat.S_ISDIR(os.fstat(first).st_mode) else "file"
+            size = os.fstat(first).st_size if name == "fsync" else os.stat(first).st_size
+            done.append((name, kind, size if kind == "file" else None))
+            return original(first, *others)
+
+        monkeypatch.setattr(os, name, call)
+
+    note("fsync")
+    note("replace")
+    trained().save(path)
+    size = path.stat().st_size
+    assert done[:2] == [("fsync", "file", size), ("replace", "file", size)]
+    assert done[2:] == ([("fsync", "folder", None)] if os.name == "posix" else [])
 
 
 DISK_FULL = """
