@@ -253,13 +253,16 @@ FEW = 2**18
 
 
 @pytest.mark.parametrize("name", [*LARGE, "wide", "many inputs", "overflow", "huge", "out of range",
-                                  "sparse", "lists"])
+                                  "sparse", "a header as long as it says", "lists"])
 def test_memory_is_bounded(tmp_path, file, name):
     path = tmp_path / "m.safetensors"
     parts = fuzz_files.parts(file)
     bound = FEW
     if name in LARGE:
         path.write_bytes(LARGE[name])
+    elif name == "a header as long as it says":
+        path.write_bytes(claims(2**33))
+        os.truncate(path, 2**36)
     elif name == "lists":
         path.write_bytes(fuzz_files.assembled(*many_lists(*parts)))
         bound = 40 * path.stat().st_size  # an empty list takes 64 bytes, and three in JSON
