@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fastbp import _checks
 from fastbp._dispatch import engine
-
-if TYPE_CHECKING:
-    from scipy import LowLevelCallable
 
 __all__ = ["NativeNetwork", "get_include", "interface", "low_level_callable"]
 
@@ -85,7 +82,7 @@ FUNCTION = "double (int, double *, void *)"
 
 def low_level_callable(
     plan: engine.Plan, n_outputs: int, signature: object, key: int
-) -> LowLevelCallable:
+) -> Any:
     """Return a network as SciPy's LowLevelCallable of one of two signatures."""
     _checks.choice("signature", signature, [FILTER, FUNCTION])
     if signature == FUNCTION and n_outputs != 1:

@@ -45,8 +45,6 @@ from fastbp.schedules import PlateauProgress
 from fastbp.splitting import Samples
 
 if TYPE_CHECKING:
-    from scipy import LowLevelCallable
-
     from fastbp._checks import ClassWeight
     from fastbp.callbacks import Callback
 
@@ -766,7 +764,7 @@ class Network:
 
     def low_level_callable(
         self, signature: str = "int (double *, intptr_t, double *, void *)"
-    ) -> LowLevelCallable:
+    ) -> Any:
         """Make a `scipy.LowLevelCallable` that predicts one row of doubles, without Python.
 
         Parameters

@@ -109,7 +109,9 @@ def test_only_dispatch_imports_the_engine():
 def test_one_file_cimports_scipy():
     assert len(importers("scipy", among=CYTHON)) == 1
     # where they are used
-    assert importers("scipy", among=PYTHON) == {"fastbp/losses.py", "fastbp/minimize.py"}
+    assert importers("scipy", among=PYTHON) == {
+        "fastbp/losses.py", "fastbp/minimize.py", "fastbp/native.py",
+    }
 
 
 def test_only_callbacks_draw_progress_bars():
