@@ -8,7 +8,7 @@ from typing import ClassVar
 from fastbp import _checks
 from fastbp._dispatch import engine
 
-__all__ = ["ELU", "Activation", "LeakyReLU", "Softplus"]
+__all__ = ["ELU", "WITH_PARAMETERS", "Activation", "LeakyReLU", "Softplus"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Softplus:
 
 
 Activation = LeakyReLU | ELU | Softplus
+# By their names.
 WITH_PARAMETERS: dict[str, type[Activation]] = {
     each.name: each for each in (LeakyReLU, ELU, Softplus)
 }

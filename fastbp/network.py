@@ -45,6 +45,8 @@ from fastbp.schedules import PlateauProgress
 from fastbp.splitting import Samples
 
 if TYPE_CHECKING:
+    import torch
+
     from fastbp._checks import ClassWeight
     from fastbp.callbacks import Callback
 
@@ -1236,6 +1238,63 @@ class Network:
             "optimizer": repr(optimizer),
             "dtype": self._dtype.name,
         }
+
+    # --- to other libraries -----------------------------------------------------------------
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write what `predict` computes to an ONNX file, for any number of rows.
+
+        Layers, activations and statistics, in opset 17 and in the network's dtype. Dropout, which
+        does nothing in prediction, the loss and the optimizer have no place there.
+
+        Parameters
+        ----------
+        path : path
+            Written whole, or not at all.
+
+        Raises
+        ------
+        ValueError
+            If the parameters take more than the 2 GiB that such a file holds.
+        RuntimeError
+            If the network begins with a Normalize layer that has no statistics yet.
+        OSError
+            If the file cannot be written; one that was there stays.
+        ImportError
+            If onnx is not installed.
+
+        See Also
+        --------
+        fastbp.from_onnx : the way back.
+        """
+        from fastbp.interop.onnx_writer import write
+
+        write(self, path)
+
+    def to_torch(self) -> torch.nn.Sequential:
+        """Make a PyTorch module that computes, and trains, as this network does.
+
+        Returns
+        -------
+        torch.nn.Sequential
+            On the CPU, in the network's dtype, with copies of its parameters, and in evaluation
+            mode: call its `train` to go on training. Loss, optimizer and penalties have no place
+            in a module.
+
+        Raises
+        ------
+        RuntimeError
+            If the network begins with a Normalize layer that has no statistics yet.
+        ImportError
+            If torch is not installed.
+
+        See Also
+        --------
+        fastbp.from_torch : the way back.
+        """
+        from fastbp.interop.torch_modules import write
+
+        return write(self)
 
     # --- the way in -------------------------------------------------------------------------
 

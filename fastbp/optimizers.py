@@ -12,8 +12,8 @@ from fastbp._dispatch import engine
 from fastbp.schedules import LearningRate, learning_rate
 
 __all__ = [
-    "LBFGS", "OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "Lion",
-    "Minimizer", "Nadam", "Optimizer", "RMSProp", "vector_names",
+    "LBFGS", "OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "AnyOptimizer",
+    "Lion", "Minimizer", "Nadam", "Optimizer", "RMSProp", "vector_names",
 ]
 
 

@@ -22,7 +22,9 @@ CYTHON = sorted([*ENGINE.glob("*.pyx"), *ENGINE.glob("*.pxd")])
 IN_ENGINE = [*CYTHON, *ENGINE.glob("*.py"), *ENGINE.glob("*.pyi")]
 KERNELS = sorted(ENGINE.glob("*.pxd"))
 # Built on top of Network; whatever comes here uses public names alone.
-ON_TOP = [PACKAGE / "__main__.py", PACKAGE / "files.py"]
+ON_TOP = [
+    PACKAGE / "__main__.py", PACKAGE / "files.py", *sorted((PACKAGE / "interop").glob("*.py")),
+]
 # Helpers that know nothing of Network.
 SHARED = ["fastbp._json", "fastbp._writing"]
 PUBLIC_MODULES = [
@@ -136,7 +138,9 @@ def test_import_loads_nothing_slow():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "fastbp" in loaded
-    assert {"scipy", "tqdm", "safetensors", "sklearn", "pytest"}.isdisjoint(loaded)
+    assert {
+        "scipy", "tqdm", "safetensors", "sklearn", "pytest", "onnx", "torch", "keras",
+    }.isdisjoint(loaded)
 
 
 def test_init_holds_public_names_alone():
@@ -157,7 +161,9 @@ def test_what_is_on_top_uses_public_names(path):
     public = {"fastbp", *PUBLIC_MODULES, *(f"fastbp.{name}" for name in fastbp.__all__)}
     for module in (*PUBLIC_MODULES, *SHARED):
         public |= {f"{module}.{name}" for name in importlib.import_module(module).__all__}
-    assert {name for name in imports(path) if name.split(".")[0] == "fastbp"} <= public
+    used = {name for name in imports(path) if name.split(".")[0] == "fastbp"}
+    own = {name for name in used if name.startswith("fastbp.interop.")}
+    assert used <= public | own
     private = [
         node.attr
         for node in ast.walk(tree)
@@ -263,7 +269,8 @@ def test_public_methods_are_documented(name):
 
 def test_public_names_of_modules_exist():
     for path in PYTHON:
-        if path.name == "__main__.py" or ENGINE in path.parents:
+        # torch_layers imports PyTorch, which need not be there
+        if path.name in ("__main__.py", "torch_layers.py") or ENGINE in path.parents:
             continue
         parts = path.relative_to(ROOT).with_suffix("").parts
         module = importlib.import_module(".".join(part for part in parts if part != "__init__"))

@@ -115,8 +115,9 @@ def modules():
     ]
     yield fastbp
     for found in pkgutil.walk_packages(fastbp.__path__, "fastbp."):
-        # to import what is compiled for another processor would end this process
-        if not found.name.endswith("__main__") and found.name not in elsewhere:
+        # to import what is compiled for another processor would end this process, and
+        # torch_layers imports PyTorch
+        if not found.name.endswith(("__main__", "torch_layers")) and found.name not in elsewhere:
             yield importlib.import_module(found.name)
 
 
