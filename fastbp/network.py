@@ -24,6 +24,7 @@ from fastbp._records import (
     walk,
 )
 from fastbp._sparse import Features, SparseRows
+from fastbp._writing import write_whole
 from fastbp.activations import name_of
 from fastbp.initializers import initial_weight
 from fastbp.layers import BatchNorm, Dense, Dropout, Layer, Normalize
@@ -1267,9 +1268,9 @@ class Network:
         --------
         fastbp.from_onnx : the way back.
         """
-        from fastbp.interop.onnx_writer import write
+        from fastbp.interop.onnx_writer import model_of
 
-        write(self, path)
+        write_whole(path, model_of(self).SerializeToString())
 
     def to_torch(self) -> torch.nn.Sequential:
         """Make a PyTorch module that computes, and trains, as this network does.

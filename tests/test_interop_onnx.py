@@ -1,6 +1,7 @@
 """ONNX: the models that are written, by ONNX Runtime; and those that are read, beside it."""
 
 import dataclasses
+import errno
 import os
 import sys
 import warnings
@@ -133,7 +134,7 @@ def test_file_is_whole_or_not_there(tmp_path, monkeypatch):
     path.write_bytes(b"old")
 
     def full(descriptor):
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
@@ -328,7 +329,7 @@ REFUSED = {
     "y = Gemm(h, W)": r"Gemm 'y': weights must have shape \(4, 4\), got \(3, 4\)",
     "y = Gemm(h, b)": "Gemm 'y': weights must have two dimensions, got 1",
     "y = Gemm(h, V, centre)": r"Gemm 'y': a constant of shape \(3,\) does not fit rows of 4",
-    "y = Gemm(h, V, nan)": "Gemm 'y': biases must be finite",
+    "y = Gemm(h, V, nan)": "Gemm 'y': weights and statistics must be finite",
     "y = Gemm(h, V, many)": r"Gemm 'y': a constant of shape \(2, 4\) does not fit rows of 4",
     "y = Relu(W)": "Relu 'y': arithmetic of constants",
     "y = Add(W, W)": "Add 'y': arithmetic of constants",
@@ -370,6 +371,8 @@ def test_refused(body, message):
     ("a = Sub(x, b) y = Gemm(a, W)", "Sub 'a': a constant of shape"),
     ("a = Div(x, zeros) y = Gemm(a, W)", "Div 'a': variances and deviations must be positive"),
     ("y = Identity(x)", "the model has no layers"),
+    ("a = LayerNormalization(x, n3) y = Gemm(a, W)", r"gain must have shape \(1,\), got \(\)"),
+    ("a = Max(x, n3, n6) y = Gemm(a, W)", "Max 'a': two operands are read, got 3"),
 ])
 def test_refused_of_the_input(body, message):
     with pytest.raises(ValueError, match=message):
@@ -383,12 +386,15 @@ def test_refused_of_the_input(body, message):
     ({"given": "float16[N, 3] x"}, "input 'x' must be a tensor of float32 or float64"),
     ({"given": "double[N, 5] x"}, "weights are float32, and the graph's input is not"),
     ({"given": "float[N, 5] x"}, "input has 5 features, its layers want 3"),
+    ({"given": "float[N, 2147483647] x", "body": "a = Div(x, n20) y = Gemm(a, W)"},
+     "Div 'a': the input must have as many features as a layer has weights, got 2147483647"),
+    ({"given": "float[N, K] x", "body": "a = Div(x, n20) y = Gemm(a, W)"}, "Div 'a': .*, got 0"),
     ({"opset": 6}, "opset 7 to .* got 6"),
     ({"opset": 999}, "opset 7 to .* are read with this onnx, got 999"),
 ])
 def test_refused_graphs(changed, message):
     with pytest.raises(ValueError, match=message):
-        fastbp.from_onnx(model_from(BEFORE + "y = Relu(h)", **changed))
+        fastbp.from_onnx(model_from(**{"body": BEFORE + "y = Relu(h)", **changed}))
 
 
 def small():
@@ -428,7 +434,7 @@ HOSTILE = {
     "gigabytes": (with_dims(2**30, 2**30), "dimensions|no valid"),
     "overflow": (with_dims(2**62, 4), "dimensions|no valid"),
     "negative": (with_dims(-1, 2), "dimensions|no valid"),
-    "infinite": (infinite, "weights must be finite"),
+    "infinite": (infinite, "weights and statistics must be finite"),
     "functions": (lambda model: model.functions.add(name="f"), "functions is not read"),
     "training": (lambda model: model.training_info.add(), "training_info is not read"),
     "sparse": (lambda model: model.graph.sparse_initializer.add(), "sparse weights is not read"),

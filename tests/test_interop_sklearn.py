@@ -214,7 +214,7 @@ def test_what_is_not_fitted():
 def test_weights_that_are_not_finite():
     fitted = MLPRegressor(hidden_layer_sizes=(3,), max_iter=1).fit(X, TARGETS["one number"])
     fitted.coefs_[1][0] = np.nan
-    with pytest.raises(ValueError, match=r"coefs_\[1\]: weights must be finite"):
+    with pytest.raises(ValueError, match=r"coefs_\[1\]: weights and statistics must be finite"):
         fastbp.from_sklearn(fitted)
 
 

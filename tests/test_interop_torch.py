@@ -245,7 +245,7 @@ REFUSED = {
     "shared": ([shared, nn.ReLU(), shared], "module 2, Linear: it shares its parameters"),
     "widths": (
         [nn.Linear(3, 4), nn.Linear(5, 2)], r"module 1, Linear: weights must have shape \(4, 2\)"),
-    "not finite": ([not_finite], "module 0, Linear: weights must be finite"),
+    "not finite": ([not_finite], "module 0, Linear: weights and statistics must be finite"),
     "half": ([nn.Linear(3, 4).half()], "must be float32 or all float64, got float16"),
     "bfloat16": ([nn.Linear(3, 4).bfloat16()], "module 0, Linear: .*BFloat16"),
     "mixed": ([nn.Linear(3, 4), nn.Linear(4, 2).double()], "got float32, float64"),

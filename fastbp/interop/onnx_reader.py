@@ -96,10 +96,11 @@ class _Reader:
                     f"opset {OLDEST} to {newest} are read with this onnx, got {each.version}"
                 )
         self.start = Step()
-        self.values: dict[str, Value | Array] = {}
         self.steps: dict[tuple[Step, Any], Step] = {}
-        for tensor in model.graph.initializer:
-            self.values[tensor.name] = self.array(tensor)
+        constants = {tensor.name: self.array(tensor) for tensor in model.graph.initializer}
+        self.values: dict[str, Value | Array] = {**constants}
+        # no layer has more inputs than weights, whatever the graph says
+        self.most = max((array.size for array in constants.values()), default=0)
         self.width, self.element = self.take_input()
 
     def take_input(self) -> tuple[int, int]:
@@ -350,6 +351,8 @@ class _Reader:
         self, where: str, inputs: list[Any], attributes: dict[str, Any], operator: str
     ) -> Value:
         """Arithmetic: within a formula, with a bias, on the input, or of two layers' outputs."""
+        if len(inputs) != 2:
+            raise ValueError(f"two operands are read, got {len(inputs)}")
         a, b = inputs
         if isinstance(a, Value) and isinstance(b, Value):
             if a.step is b.step:
@@ -397,8 +400,10 @@ class _Reader:
         """The input, without its mean or divided by its deviation."""
         if operator not in ("Sub", "Div") or swapped:
             raise ValueError("of the input only a mean is subtracted, and a deviation divides it")
-        if constant.size == 1 and not self.width:
-            raise ValueError("how many features the input has must be known")
+        if constant.size == 1 and not 0 < self.width <= self.most:
+            raise ValueError(
+                f"the input must have as many features as a layer has weights, got {self.width}"
+            )
         vector = _vector(constant, self.width or constant.size)
         zeros, ones = np.zeros_like(vector), np.ones_like(vector)
         statistics = (vector, ones) if operator == "Sub" else (zeros, vector)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,30 +14,13 @@ from fastbp.activations import Activation
 from fastbp.interop.onnx_activations import ATTRIBUTES, X, formula
 from fastbp.interop.parts import Part, parts_of, required
 
-__all__ = ["model_of", "write"]
+__all__ = ["model_of"]
 
 # The first with LayerNormalization (2022), which all current runtimes read; nothing here gains by a
 # later one.
 OPSET = 17
 IR_VERSION = 8  # of the same release of ONNX
 LARGEST_MODEL = 2**31 - 2**20  # protobuf's limit, less what is not weights
-
-
-def write(net: Network, path: str | os.PathLike[str]) -> None:
-    """Write a network's model to a file, whole or not at all."""
-    content = model_of(net).SerializeToString()
-    folder, name = os.path.split(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def model_of(net: Network) -> Any:

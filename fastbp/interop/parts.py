@@ -178,7 +178,9 @@ def assembled(
     every = list(_walk(parts))
     width = n_inputs = _first_width(every)
     for part in every:
-        width = _checked(part, width)
+        width = _fitting(part, width)
+    for part in every:
+        _check_values(part)
     last = parts[-1].layer
     if not isinstance(last, Dense):
         raise ValueError(f"the last layer must be a dense one, got {parts[-1].name}")
@@ -216,11 +218,11 @@ def _walk(parts: Sequence[Part]) -> Iterator[Part]:
 def _first_width(every: Sequence[Part]) -> int:
     for part in every:
         for array in part.arrays():
-            return len(array)
+            return int(np.atleast_1d(array).shape[0])
     raise ValueError("the model has no layer with weights")
 
 
-def _checked(part: Part, width: int) -> int:
+def _fitting(part: Part, width: int) -> int:
     """Return how wide a part's outputs are, if its arrays fit inputs that are `width` wide."""
     shapes: dict[str, tuple[Array | None, tuple[int, ...]]] = {}
     if isinstance(part.layer, Dense):
@@ -237,10 +239,14 @@ def _checked(part: Part, width: int) -> int:
             continue
         if array.shape != shape:
             raise ValueError(f"{part.name}: {kind} must have shape {shape}, got {array.shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{part.name}: {kind} must be finite")
+    return width
+
+
+def _check_values(part: Part) -> None:
+    """Raise ValueError unless a part's arrays hold what its layer can compute with."""
+    if not all(np.isfinite(array).all() for array in part.arrays()):
+        raise ValueError(f"{part.name}: weights and statistics must be finite")
     if part.statistics is not None:
         least = float(part.spread.min())
         if least < 0 or (least == 0 and isinstance(part.layer, Normalize)):
             raise ValueError(f"{part.name}: variances and deviations must be positive, got {least}")
-    return width
