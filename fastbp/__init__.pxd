@@ -10,6 +10,7 @@ cdef extern from "fastbp.h" nogil:
         FASTBP_BAD_LABEL
         FASTBP_WRONG_TYPE
         FASTBP_NO_STATISTICS
+        FASTBP_READ_ONLY
 
     ctypedef struct fastbp_network:
         int version

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _checks, native, splitting, training
+from fastbp import _checks, splitting, training
 from fastbp._dispatch import engine
 from fastbp._records import (
     Record,
@@ -42,6 +42,7 @@ from fastbp.optimizers import (
     minimizer_of,
     vector_names,
 )
+from fastbp.predictor import Predictor, Snapshot
 from fastbp.schedules import PlateauProgress
 from fastbp.splitting import Samples
 
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 
-class Network:
+class Network(Predictor):
     """A dense feed-forward network, trained by backpropagation and gradient descent.
 
     Parameters
@@ -157,11 +158,6 @@ class Network:
                 f"layers with {self.n_parameters:,} parameters do not fit into memory"
             ) from None
 
-    @property
-    def _weighted(self) -> list[Record]:
-        """The records of layers with parameters."""
-        return [record for record in self._records if isinstance(record.layer, Weighted)]
-
     def _begin(self, record: Record, weight: NDArray[Any]) -> None:
         """Set a layer's parameters and running statistics to what they are at first."""
         record.weight_of(self._parameters)[...] = weight
@@ -185,26 +181,6 @@ class Network:
         return weight
 
     # --- what it is made of -----------------------------------------------------------------
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of features."""
-        return self._n_inputs
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of outputs of the last layer."""
-        return self._records[-1].n_out
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of weights and biases, gains and shifts."""
-        return self._records[-1].end
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The layers, first hidden layer to output layer."""
-        return self._layers
 
     @property
     def loss(self) -> Loss:
@@ -248,46 +224,9 @@ class Network:
         return self._plan.progress[0]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of the parameters and of all arithmetic."""
-        return self._dtype
-
-    @property
     def seed(self) -> int | None:
         """The seed it was made with."""
         return self._seed
-
-    @property
-    def parameters(self) -> NDArray[Any]:
-        """All weights and biases: a live flat view, in the order W0, b0, W1, b1, ...
-
-        Writing to it changes the network. Each W is (n_in, n_out), row by row; of a normalisation,
-        they are gain and shift.
-        """
-        return self._parameters[:]
-
-    @property
-    def weights(self) -> tuple[NDArray[Any], ...]:
-        """Live views of each layer's W, (n_in, n_out), or gain, (n_out,)."""
-        return tuple(record.weight_of(self._parameters) for record in self._weighted)
-
-    @property
-    def biases(self) -> tuple[NDArray[Any], ...]:
-        """Live (n_out,) views of each layer's b, or shift."""
-        return tuple(record.bias_of(self._parameters) for record in self._weighted)
-
-    @property
-    def statistics(self) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
-        """Live (n_out,) views of what layers have gathered, in their order.
-
-        Mean and standard deviation of a Normalize, zero before they are known; running mean and
-        variance of each BatchNorm.
-        """
-        return tuple(
-            record.statistics_of(self._plan.statistics)
-            for record in self._records
-            if record.gathers
-        )
 
     def __str__(self) -> str:
         """Return a table of the layers."""
@@ -325,57 +264,6 @@ class Network:
         )
 
     # --- what it computes -------------------------------------------------------------------
-
-    def predict(
-        self, X: Features, out: NDArray[Any] | None = None, n_threads: int = 1
-    ) -> NDArray[Any]:
-        """Compute the network's outputs.
-
-        Parameters
-        ----------
-        X : array_like or sparse matrix of SciPy's, of shape (n, n_inputs) or (n_inputs,)
-            A sparse one costs the first layer, which must be a Dense, what is not zero in it.
-        out : ndarray of shape (n, n_outputs) or (n_outputs,), optional
-            Where to write them, in the network's dtype; may be strided, not overlapping X.
-        n_threads : int
-            How many threads may work on it. What is too small to gain stays on one, and the
-            result has the same bits for any number.
-
-        Returns
-        -------
-        ndarray of shape (n, n_outputs) or (n_outputs,)
-            `out` if it was given.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as above, or X is not finite.
-        """
-        result = self._plan.predict(X, out, n_threads)
-        if result is None:  # an argument that wants a closer look, or a copy
-            result = self._predict_converted(X, out, n_threads)
-        return result
-
-    def _predict_converted(
-        self, X: Features, out: NDArray[Any] | None, n_threads: int
-    ) -> NDArray[Any]:
-        n_threads = _checks.count("n_threads", n_threads)
-        self._require_statistics()
-        rows, single = self._features(X)
-        shape = (self.n_outputs,) if single else (len(rows), self.n_outputs)
-        given = rows.values if isinstance(rows, SparseRows) else np.asarray(X)
-        if out is not None:
-            _checks.output(out, shape, self._dtype, [given, self._parameters])
-        result: NDArray[Any] | None
-        if isinstance(rows, SparseRows):
-            result = self._plan.predict_sparse(rows, n_threads).reshape(shape)
-        else:
-            result = self._plan.predict(rows[0] if single else rows, None, n_threads)
-        assert result is not None
-        if out is None:
-            return result
-        out[...] = result
-        return out
 
     def evaluate(
         self,
@@ -548,56 +436,6 @@ class Network:
             for record in self._records
         ])
 
-    def adapt(self, X: Features) -> None:
-        """Take the statistics of a Normalize layer from these data, instead of the first `fit`.
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_inputs)
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X is not as above, or the network does not begin with a Normalize layer.
-        """
-        if not isinstance(self._layers[0], Normalize):
-            raise ValueError(f"the first layer must be Normalize() to adapt, got {self._layers[0]}")
-        self._adapt(self._features(X, one_row=False)[0])
-
-    def _adapt(self, X: NDArray[Any] | SparseRows) -> None:
-        assert not isinstance(X, SparseRows)  # which a Normalize layer does not take
-        mean, deviation = self.statistics[0]
-        mean[...], deviation[...] = column_spread(X)
-
-    def _require_statistics(self) -> None:
-        if self._plan.waits:
-            raise RuntimeError("the Normalize layer has no statistics yet: call fit or adapt first")
-
-    # --- derivatives, and what is inside ----------------------------------------------------
-
-    def jacobian(self, X: ArrayLike) -> NDArray[Any]:
-        """Compute the derivatives of the outputs by the inputs.
-
-        Parameters
-        ----------
-        X : array_like of shape (n, n_inputs) or (n_inputs,)
-
-        Returns
-        -------
-        ndarray of shape (n, n_outputs, n_inputs) or (n_outputs, n_inputs)
-            Of what `predict` returns: by raw inputs where a Normalize layer comes first. At a kink
-            (relu at 0) it is the derivative that training takes.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X is not as above, or not finite.
-        """
-        self._require_statistics()
-        rows, single = self._dense_features(X)
-        result = self._plan.jacobian(rows)
-        return result[0] if single else result
-
     def input_gradient(
         self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight = None, n_threads: int = 1,
@@ -632,169 +470,26 @@ class Network:
         self._plan.loss_and_gradient(*samples, None, n_threads, result)
         return result[0] if single else result
 
-    def hidden(self, X: Features, layer: int) -> NDArray[Any]:
-        """Compute what a layer puts out in a prediction.
+    def adapt(self, X: Features) -> None:
+        """Take the statistics of a Normalize layer from these data, instead of the first `fit`.
 
         Parameters
         ----------
-        X : array_like or sparse matrix of SciPy's, of shape (n, n_inputs) or (n_inputs,)
-        layer : int
-            Which of `layers`, from 0, or from the end where negative. A Dropout puts out what it is
-            given.
-
-        Returns
-        -------
-        ndarray of shape (n, units) or (units,)
-
-        Raises
-        ------
-        TypeError, ValueError, IndexError
-            If X is not as above or not finite, or there is no such layer.
-        """
-        try:
-            number = range(len(self._layers))[layer]
-        except (TypeError, IndexError) as error:
-            raise type(error)(
-                f"layer must be an integer from 0 to {len(self._layers) - 1}, got {layer!r}"
-            ) from None
-        self._require_statistics()
-        records, _ = flatten(self._n_inputs, self._layers[: number + 1])
-        if not records:  # a Dropout of the inputs
-            inputs, single = self._dense_features(X)
-            return inputs[0].copy() if single else inputs.copy()
-        rows, single = self._features(X)
-        result = self._plan.hidden(rows, len(records) - 1)
-        return result[0] if single else result
-
-    def _dense_features(self, X: Features) -> tuple[NDArray[Any], bool]:
-        rows, single = self._features(X)
-        if isinstance(rows, SparseRows):
-            raise TypeError("X must not be sparse here: call .toarray() on it first")
-        return rows, single
-
-    # --- bound calls ------------------------------------------------------------------------
-
-    def bind(self, X: NDArray[Any], out: NDArray[Any]) -> engine.BoundPrediction:
-        """Make a prediction that is called without arguments, from one array into another.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n_inputs,) or (n, n_inputs)
-            Of the network's dtype, C-contiguous. Write to it between the calls.
-        out : ndarray of shape (n_outputs,) or (n, n_outputs)
-            Of the network's dtype, C-contiguous and writeable; apart from X and the parameters.
-
-        Returns
-        -------
-        callable
-            Each call reads X, writes `out` and returns it. It allocates nothing, takes no lock, and
-            checks nothing but that the network still is what it was: what is not finite in X goes
-            through the network as it is. It keeps the arrays alive, and follows the network as that
-            learns. One bound call serves one thread at a time.
+        X : array_like of shape (n, n_inputs)
 
         Raises
         ------
         TypeError, ValueError
-            If an array is of another dtype, shape or layout, or they overlap.
-        RuntimeError
-            If a Normalize layer has no statistics yet. By a call: if the network was made anew, by
-            its ``__init__``, after `bind`.
+            If X is not as above, or the network does not begin with a Normalize layer.
         """
-        self._require_statistics()
-        shape = _checks.ready_rows("X", X, self._n_inputs, self._dtype).shape
-        _checks.output(
-            out, (*shape[:-1], self.n_outputs), self._dtype, [X, self._parameters],
-            contiguous=True,
-        )
-        return engine.BoundPrediction(self._plan, X, out)
+        if not isinstance(self._layers[0], Normalize):
+            raise ValueError(f"the first layer must be Normalize() to adapt, got {self._layers[0]}")
+        self._adapt(self._features(X, one_row=False)[0])
 
-    def bind_step(self, X: NDArray[Any], y: NDArray[Any]) -> engine.BoundStep:
-        """Make a step of training that is called without arguments, on arrays to be written to.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n_inputs,) or (n, n_inputs)
-            Of the network's dtype, C-contiguous.
-        y : ndarray
-            Targets of the network's dtype, (n_outputs,) or (n, n_outputs); or labels of dtype intp
-            for "cross_entropy", () or (1,) for one row and (n,) for several. C-contiguous.
-
-        Returns
-        -------
-        callable
-            Each call makes one step of the optimizer on what is in the arrays, as `train_step`, and
-            returns the loss before it. It checks labels, and nothing else. It raises
-            FloatingPointError where the loss is not finite, and the step is not made then.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an array is of another dtype, shape or layout, or the optimizer makes no steps.
-        RuntimeError
-            As for `bind`; and by a call, if another thread trains the network.
-        """
-        self._require_steps()
-        self._require_statistics()
-        shape = _checks.ready_rows("X", X, self._n_inputs, self._dtype).shape
-        labels = isinstance(y, np.ndarray) and y.dtype == np.intp
-        if labels and self._loss.name != "cross_entropy":
-            raise TypeError(f"y must have dtype {self._dtype.name} for {self._loss.name}, got intp")
-        n = shape[0] if len(shape) == 2 else 1
-        if labels:
-            accepted = [(n,)] if len(shape) == 2 else [(), (1,)]
-        else:
-            accepted = [(*shape[:-1], self.n_outputs)]
-            accepted += [(n,)] if self.n_outputs == 1 else []
-        _checks.ready("y", y, accepted, np.dtype(np.intp) if labels else self._dtype)
-        return engine.BoundStep(self._plan, X, y, self._next_step)
-
-    # --- without Python ---------------------------------------------------------------------
-
-    @property
-    def address(self) -> int:
-        """Where compiled code finds the network: a ``fastbp_network *``, as in ``fastbp.h``.
-
-        Valid for as long as the network lives. `get_include` tells where the header is. What is
-        random in steps made through it, dropout and noise, depends on the seed as well, but not on
-        the steps made from Python.
-        """
-        return self._plan.address(self._native_key)
-
-    @property
-    def ctypes(self) -> native.NativeNetwork:
-        """The address, and its functions for ctypes."""
-        return native.interface(self.address)
-
-    def low_level_callable(
-        self, signature: str = "int (double *, intptr_t, double *, void *)"
-    ) -> Any:
-        """Make a `scipy.LowLevelCallable` that predicts one row of doubles, without Python.
-
-        Parameters
-        ----------
-        signature : str
-            "int (double *, intptr_t, double *, void *)": inputs, how many they are, outputs; as for
-            `scipy.ndimage.generic_filter`. "double (int, double *, void *)" returns the only
-            output; as for `scipy.integrate.quad`.
-
-        Returns
-        -------
-        scipy.LowLevelCallable
-            It keeps the network's parameters alive, and follows them as they learn.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the signature is another one, or wants one output and there are several.
-        """
-        return native.low_level_callable(
-            self._plan, self.n_outputs, signature, self._native_key
-        )
-
-    @property
-    def _native_key(self) -> int:
-        """What is random for callers without Python: it takes nothing from other random numbers."""
-        return int(np.random.default_rng(self._seed).integers(2**63))
+    def _adapt(self, X: NDArray[Any] | SparseRows) -> None:
+        assert not isinstance(X, SparseRows)  # which a Normalize layer does not take
+        mean, deviation = self.statistics[0]
+        mean[...], deviation[...] = column_spread(X)
 
     # --- how it learns ----------------------------------------------------------------------
 
@@ -839,6 +534,46 @@ class Network:
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}; {training.DIVERGENCE_HINT}")
         return loss
+
+    def bind_step(self, X: NDArray[Any], y: NDArray[Any]) -> engine.BoundStep:
+        """Make a step of training that is called without arguments, on arrays to be written to.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_inputs,) or (n, n_inputs)
+            Of the network's dtype, C-contiguous.
+        y : ndarray
+            Targets of the network's dtype, (n_outputs,) or (n, n_outputs); or labels of dtype intp
+            for "cross_entropy", () or (1,) for one row and (n,) for several. C-contiguous.
+
+        Returns
+        -------
+        callable
+            Each call makes one step of the optimizer on what is in the arrays, as `train_step`, and
+            returns the loss before it. It checks labels, and nothing else. It raises
+            FloatingPointError where the loss is not finite, and the step is not made then.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array is of another dtype, shape or layout, or the optimizer makes no steps.
+        RuntimeError
+            As for `bind`; and by a call, if another thread trains the network.
+        """
+        self._require_steps()
+        self._require_statistics()
+        shape = _checks.ready_rows("X", X, self._n_inputs, self._dtype).shape
+        labels = isinstance(y, np.ndarray) and y.dtype == np.intp
+        if labels and self._loss.name != "cross_entropy":
+            raise TypeError(f"y must have dtype {self._dtype.name} for {self._loss.name}, got intp")
+        n = shape[0] if len(shape) == 2 else 1
+        if labels:
+            accepted = [(n,)] if len(shape) == 2 else [(), (1,)]
+        else:
+            accepted = [(*shape[:-1], self.n_outputs)]
+            accepted += [(n,)] if self.n_outputs == 1 else []
+        _checks.ready("y", y, accepted, np.dtype(np.intp) if labels else self._dtype)
+        return engine.BoundStep(self._plan, X, y, self._next_step)
 
     def _next_step(self) -> tuple[float, int]:
         """Learning rate of the next step, and the key of what is random in it."""
@@ -1125,6 +860,16 @@ class Network:
         self._build(**state["arguments"])
         self.restore(state["state"])
 
+    def snapshot(self) -> Snapshot:
+        """Copy what a prediction depends on, for readers while this network learns on.
+
+        Returns
+        -------
+        Snapshot
+            It has `predict`, `hidden`, `jacobian`, `bind` and what they need, and never changes.
+        """
+        return Snapshot(self)
+
     def save(self, path: str | os.PathLike[str], *, optimizer: bool = True) -> None:
         """Write the network to a file in the safetensors format, whole or not at all.
 
@@ -1324,21 +1069,6 @@ class Network:
         if isinstance(rows, SparseRows):
             return rows.with_values(self._apart(rows.values)), self._apart(expected), weights
         return self._apart(rows), self._apart(expected), weights
-
-    def _features(
-        self, X: Features, dtype: np.dtype[Any] | None = None, *, name: str = "X",
-        one_row: bool = True,
-    ) -> tuple[NDArray[Any] | SparseRows, bool]:
-        """X as the engine takes it, and whether it was given as one row."""
-        rows, single = _checks.features(
-            X, self._n_inputs, dtype or self._dtype, name=name, one_row=one_row
-        )
-        if isinstance(rows, SparseRows) and not self._plan.takes_sparse:
-            raise ValueError(
-                f"{name} is sparse, which only a Dense layer takes, not {self._layers[0]}; "
-                "call .toarray() on it first"
-            )
-        return rows, single
 
     def _apart(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.copy() if np.may_share_memory(array, self._parameters) else array

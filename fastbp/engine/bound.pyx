@@ -38,6 +38,8 @@ cdef int native_step(Native* native, Samples* samples, double* loss) noexcept no
                              batch_loss=0, loss=0, rates=&rate, constant=True, watched=False,
                              norms=0)
     cdef Call call
+    if native.rule.kind < 0:
+        return FASTBP_READ_ONLY
     if lacks_statistics(native.net, native.single):
         return FASTBP_NO_STATISTICS
     if rate != rate or native.net.users_loss == call_python:

@@ -54,6 +54,7 @@ cdef extern from "fastbp.h" nogil:
         FASTBP_NO_MEMORY
         FASTBP_BAD_LABEL
         FASTBP_NO_STATISTICS
+        FASTBP_READ_ONLY
 
     ctypedef struct fastbp_network:
         int version

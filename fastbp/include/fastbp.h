@@ -21,7 +21,8 @@ enum fastbp_status {
     FASTBP_NO_MEMORY = 3,
     FASTBP_BAD_LABEL = 4,       /* none from 0 to n_outputs - 1, or not a loss that takes labels */
     FASTBP_WRONG_TYPE = 5,      /* float for a network of double, or the other way round */
-    FASTBP_NO_STATISTICS = 6    /* a Normalize layer has not seen data yet */
+    FASTBP_NO_STATISTICS = 6,   /* a Normalize layer has not seen data yet */
+    FASTBP_READ_ONLY = 7        /* a snapshot does not learn */
 };
 
 typedef struct fastbp_network fastbp_network;
