@@ -433,6 +433,8 @@ HOSTILE = {
     "outside, in a subgraph": (nested, "lies in another file"),
     "gigabytes": (with_dims(2**30, 2**30), "dimensions|no valid"),
     "overflow": (with_dims(2**62, 4), "dimensions|no valid"),
+    "too few": (with_dims(3, 2), r"want 6 numbers, got 4|no valid"),
+    "too many": (with_dims(1, 2), r"dimensions \[1, 2\] want 2 numbers, got 4"),
     "negative": (with_dims(-1, 2), "dimensions|no valid"),
     "infinite": (infinite, "weights and statistics must be finite"),
     "functions": (lambda model: model.functions.add(name="f"), "functions is not read"),
