@@ -265,6 +265,8 @@ def test_read(body):
     ("Clip<min=0.0, max=6.0>", 10), ("Softmax", 11), ("Dropout<ratio=0.3>", 10),
 ])
 def test_operators_of_other_versions(operator, opset):
+    if opset > onnx.defs.onnx_opset_version():
+        pytest.skip(f"this onnx has no opset {opset}")
     name, _, attributes = operator.partition("<")
     body = f"h = Gemm(x, W, b) y = {name}{'<' + attributes if attributes else ''}(h)"
     model = model_from(body, opset=opset)
