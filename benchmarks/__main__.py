@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from benchmarks.groups import DEFAULT, GROUPS, all_cells, chosen
 from benchmarks.peers import PEERS
-from benchmarks.workloads import all_cells
 
 NEEDED = ("fastbp", "scipy", "packaging", "rich", "matplotlib")
 EXAMPLES = """\
@@ -18,32 +19,48 @@ examples:
   python -m benchmarks --quick
   python -m benchmarks --only 'sgd/small/*/float32/1' --peers jax-scan numpy
   python -m benchmarks --only wide
+  python -m benchmarks --only 'momentum/small/*'
+  python -m benchmarks --group layers --only 'overhead/*' --peers torch
   python -m benchmarks --compare old/results.json --output new
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
+    about = "\n".join(f"  {name:12} {group.about}" for name, group in GROUPS.items())
     made = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure fastbp beside its peers, on the same work in the same run.",
-        epilog=EXAMPLES,
+        epilog=f"groups:\n{about}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
         "--quick",
         action="store_true",
-        help="a first impression within three minutes: small networks, one thread, few samples",
+        help="a first impression within three minutes: few samples, without torch.compile, and of "
+        "the default group the small networks on one thread",
+    )
+    made.add_argument(
+        "--group",
+        nargs="+",
+        default=[],
+        choices=list(GROUPS),
+        metavar="GROUP",
+        help=f"the groups to measure, of {', '.join(GROUPS)} (default: {DEFAULT})",
     )
     made.add_argument(
         "--only",
         nargs="+",
         default=[],
         metavar="PATTERN",
-        help="cells whose name, or a part of it between slashes, fits a shell pattern; "
-        "'startup' is one",
+        help="cells whose name, or a part of it between slashes, fits a shell pattern, of the "
+        "groups named or else of all; 'startup' is one",
     )
-    made.add_argument("--list", action="store_true", help="print the names of the cells, and end")
+    made.add_argument(
+        "--list",
+        action="store_true",
+        help="print the names of all cells, or of those that were asked for, and end",
+    )
     made.add_argument(
         "--peers", nargs="+", default=[], choices=list(PEERS), metavar="PEER", help=", ".join(PEERS)
     )
@@ -94,8 +111,14 @@ def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = parser().parse_args(arguments)
+    choice: dict[str, Any] = {
+        "quick": options.quick,
+        "only": tuple(options.only),
+        "groups": tuple(options.group),
+    }
     if options.list:
-        print(*(cell.name for cell in all_cells()), sep="\n")
+        listed = chosen(**choice) if any(choice.values()) else all_cells()
+        print(*(cell.name for cell in listed), sep="\n")
         return 0
     from importlib.util import find_spec
 
@@ -106,12 +129,12 @@ def main(arguments: list[str] | None = None) -> int:
     from benchmarks import compare, plots, report, run
 
     old = json.loads(options.compare.read_text()) if options.compare else None
-    plan = run.make_plan(quick=options.quick, only=tuple(options.only), peers=tuple(options.peers))
+    plan = run.make_plan(peers=tuple(options.peers), **choice)
+    for what, why in plan.skipped:
+        print(f"skipped: {what}: {why}", file=sys.stderr)
     if not plan.n_measurements and not plan.startup:
         print("nothing to measure: no cell fits. --list prints their names", file=sys.stderr)
         return 2
-    for what, why in plan.skipped:
-        print(f"skipped: {what}: {why}", file=sys.stderr)
     with progress_bar(plan.n_measurements) as tick:
         result = run.measure(plan, tick)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from benchmarks.arithmetic import Summary, percentile
-from benchmarks.checks import Check, check_predictions, check_training
+from benchmarks.checks import Check, check_dropping, check_predictions, check_training
 from benchmarks.measure import (
     QUICK,
     Effort,
     Race,
+    Sample,
     clock_overhead,
     long_enough,
     race,
@@ -22,8 +23,8 @@ from benchmarks.measure import (
     time_epochs,
 )
 from benchmarks.peers import Peer
-from benchmarks.peers.base import Adapter
-from benchmarks.workloads import Cell, make_data, make_model
+from benchmarks.peers.base import Adapter, Trainer
+from benchmarks.workloads import Array, Cell, Inputs, Model, make_data, make_model
 
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
 PAUSE = 0.01  # seconds between samples on several threads
@@ -35,7 +36,12 @@ Result = dict[str, Any]
 
 def run(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) -> Result:
     """Measure a cell; return what the JSON says of it."""
-    measure = {"latency": latency, "predict": predict, "digits": digit_fits}.get(cell.task, steps)
+    measure = {
+        "latency": latency,
+        "predict": predict,
+        "overhead": overhead,
+        "digits": digit_fits,
+    }.get(cell.task, steps)
     started = time.perf_counter()
     result = {"cell": cell.name, **asdict(cell), "peer": peer.name, "n_threads": ours.n_threads}
     result |= measure(cell, peer, ours, theirs, effort)
@@ -128,30 +134,92 @@ def latency(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effo
     return result | {"clock": clock_overhead() / 1e9}
 
 
-# Over thousands of steps in float32 it happens that a relu whose input is zero to rounding is on
-# for one side and off for the other; from there on the two go apart.
-CHECKED_STEPS = 1000
+LONG = 1.0  # seconds of an epoch
+Sides = tuple[Adapter, Adapter]
+Trainers = tuple[Trainer, Trainer]
+Samples = tuple[Sample, Sample]
+
+
+def checked_trainers(
+    model: Model, X: Inputs, y: Array, batch: int, sides: Sides
+) -> tuple[Trainers, list[Check]]:
+    """Build the networks of both sides to train on some data, and compare how they do it."""
+    n_steps = X.shape[0] // batch
+
+    def build(model: Model) -> Trainers:
+        ours, theirs = (side.trainer(model, X, y, batch) for side in sides)
+        return ours, theirs
+
+    if not model.dropout:
+        trainers = build(model)
+        return trainers, check_training(model, n_steps, *trainers)
+    plain_model = replace(model, dropout=0.0)
+    plain = build(plain_model)
+    checks = check_training(plain_model, n_steps, *plain)
+    trainers = build(model)
+    return trainers, checks + check_dropping(model, X.shape[0], plain[1], *trainers)
+
+
+def step_samples(cell: Cell, sides: Sides, effort: Effort) -> tuple[Samples | None, Result]:
+    """Return samples of both sides that time the steps of shuffled epochs, and their check.
+
+    What does not agree has no samples.
+    """
+    model = make_model(cell)
+    n_steps = cell.shape.steps[cell.batch] // (4 if effort is QUICK else 1)
+    checked = min(n_steps, cell.shape.checked_steps)
+    X, y = make_data(cell, cell.batch * n_steps)
+    rows = cell.batch * checked
+    trainers, checks = checked_trainers(model, X[:rows], y[:rows], cell.batch, sides)
+    result = written_checks(checks)
+    if not result["agree"]:
+        return None, result
+    samples = []
+    for side, trainer in zip(sides, trainers, strict=True):
+        n = checked
+        if checked < n_steps and time_epochs(trainer, 1, checked) * n_steps < LONG:
+            # What a library does once per epoch matters where an epoch is short, and there alone.
+            n, trainer = n_steps, side.trainer(model, X, y, cell.batch)
+        samples.append(long_enough(partial(time_epochs, trainer, n_steps=n), n, effort))
+    return (samples[0], samples[1]), result
 
 
 def steps(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) -> Result:
     """Time the steps of shuffled epochs."""
-    model = make_model(cell)
-    n_steps = cell.shape.steps[cell.batch] // (4 if effort is QUICK else 1)
-    X, y = make_data(cell, cell.batch * n_steps)
-    checked = min(n_steps, CHECKED_STEPS)
-    rows = cell.batch * checked
-    result = written_checks(check_training(model, checked, *(
-        adapter.trainer(model, X[:rows], y[:rows], cell.batch) for adapter in (ours, theirs)
-    )))
-    if not result["agree"]:
+    samples, result = step_samples(cell, (ours, theirs), effort)
+    if samples is None:
         return result
-    trainers = [adapter.trainer(model, X, y, cell.batch) for adapter in (ours, theirs)]
-    our_sample, their_sample = (
-        long_enough(partial(time_epochs, trainer, n_steps=n_steps), n_steps, effort)
-        for trainer in trainers
-    )
-    result |= written_race(race(our_sample, their_sample, effort, pause=pause_for(cell)))
-    return result | {"steps": n_steps, "flops": cell.shape.flops(cell.task, cell.batch)}
+    result |= written_race(race(*samples, effort, pause=pause_for(cell)))
+    return result | {"flops": cell.shape.flops(cell.task, cell.batch)}
+
+
+def overhead(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) -> Result:
+    """Time the steps of each side with the additional layers and without them, by turns."""
+    sides = (ours, theirs)
+    plain, result = step_samples(replace(cell, network=cell.shape.base), sides, effort)
+    if plain is None:
+        return result
+    samples, result = step_samples(cell, sides, effort)
+    if samples is None:
+        return result
+    for sample in (*plain, *samples):
+        sample()  # torch.compile forgets a network when it compiles the next one
+    races = [
+        race(without, with_them, effort, pause=pause_for(cell))
+        for without, with_them in zip(plain, samples, strict=True)
+    ]
+    our, their = (each.ratio for each in races)
+    return result | {
+        "ours": written(our),
+        "theirs": written(their),
+        # How many times more of a step it takes there. Both intervals at their worst.
+        "ratio": {
+            "median": float(f"{their.median / our.median:.4g}"),
+            "low": float(f"{their.low / our.high:.4g}"),
+            "high": float(f"{their.high / our.low:.4g}"),
+        },
+        "busy": round(min(each.busy for each in races), 3),
+    }
 
 
 def digit_fits(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) -> Result:

@@ -9,6 +9,7 @@ import matplotlib
 
 from benchmarks.figures import Place, by_cell, fastbp_seconds, peers_in, percent_of_peak
 from benchmarks.peers import FASTBP, PEERS
+from benchmarks.workloads import TRAINING
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -17,7 +18,9 @@ Result = dict[str, Any]
 Rows = dict[Place, list[Result]]
 
 NAMES = [FASTBP.name, *PEERS]
-COLOURS = {name: f"C{place}" for place, name in enumerate(PEERS)} | {FASTBP.name: "black"}
+# The ten dark colours of the map first, then their light kin.
+PALETTE = [matplotlib.colormaps["tab20"](place) for place in (*range(0, 20, 2), *range(1, 20, 2))]
+COLOURS = dict(zip(PEERS, PALETTE, strict=False)) | {FASTBP.name: "black"}
 TITLES = {FASTBP.name: FASTBP.title} | {name: peer.title for name, peer in PEERS.items()}
 
 
@@ -27,11 +30,12 @@ def write(result: Result, folder: Path) -> list[str]:
     drawn = []
     if latency := found.get(("latency", "float32", "1")):
         drawn.append(save(plot_latency(latency), folder, "latency.png"))
-    if steps := found.get(("sgd", "float32", "1")):
-        drawn.append(save(plot_steps(steps), folder, "step_time.png"))
+    for task in TRAINING:
+        if steps := found.get((task, "float32", "1")):
+            drawn.append(save(plot_steps(task, steps), folder, f"step_time_{task}.png"))
     shares = {
         task: found[task, "float32", "1"]
-        for task in ("predict", "sgd", "adam")
+        for task in ("predict", *TRAINING)
         if (task, "float32", "1") in found
     }
     if shares:
@@ -85,8 +89,8 @@ def plot_latency(rows: Rows) -> Any:
     return figure
 
 
-def plot_steps(rows: Rows) -> Any:
-    """Time of a training step against batch size, one panel for each network."""
+def plot_steps(task: str, rows: Rows) -> Any:
+    """Time of an optimizer's step against batch size, one panel for each network."""
     networks = list(dict.fromkeys(network for network, _ in rows))
     width = 3 * len(networks) + 2
     figure, panels = pyplot.subplots(
@@ -103,7 +107,7 @@ def plot_steps(rows: Rows) -> Any:
         axes.set_title(network)
         axes.set_xlabel("batch size")
         axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("microseconds of one SGD step")
+    panels[0][0].set_ylabel(f"microseconds of one step of {task}")
     add_legend(figure)
     return figure
 
@@ -121,8 +125,9 @@ def add_legend(figure: Any) -> None:
 
 def plot_shares(result: Result, tasks: dict[str, Rows]) -> Any:
     """Per cent of peak in every cell, one panel for each task."""
+    width = max(10, max(map(len, tasks.values())) / 2)
     figure, panels = pyplot.subplots(
-        len(tasks), 1, figsize=(10, 3.6 * len(tasks)), squeeze=False, constrained_layout=True
+        len(tasks), 1, figsize=(width, 3.6 * len(tasks)), squeeze=False, constrained_layout=True
     )
     for axes, (task, rows) in zip(panels[:, 0], tasks.items(), strict=True):
         places = list(rows)

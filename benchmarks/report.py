@@ -20,7 +20,15 @@ from benchmarks.peers import FASTBP, PEERS
 
 Result = dict[str, Any]
 
-TITLES = {"predict": "Prediction", "sgd": "Training step, SGD", "adam": "Training step, Adam"}
+TITLES = {
+    "predict": "Prediction",
+    "sgd": "Training step, SGD",
+    "adam": "Training step, Adam",
+    "adamw": "Training step, AdamW",
+    "rmsprop": "Training step, RMSProp",
+    "momentum": "Training step, SGD with momentum",
+    "overhead": "What layers add to an SGD step",
+}
 ABSENT = "–"
 BUSY = 0.9  # of one core
 
@@ -64,16 +72,15 @@ def tables(result: Result, *, brief: bool = False) -> list[Table]:
     """Return all tables that a result has something for; brief ones fit a terminal."""
     found = by_cell(result)
     speeds = brief_speed_table if brief else speed_table
-    made = [
-        speeds(result, key, rows)
-        for key, rows in found.items()
-        if key[0] not in ("latency", "digits")
-    ]
-    for (task, _, _), rows in found.items():
-        if task == "latency":
+    made: list[Table] = []
+    for key, rows in found.items():
+        if key[0] == "latency":
             made.insert(0, latency_table(rows, brief=brief))
-        elif task == "digits":
-            made.append(digits_table(rows))
+        elif key[0] == "overhead":
+            made.append(overhead_table(key, rows))
+        elif key[0] != "digits":
+            made.append(speeds(result, key, rows))
+    made += [digits_table(rows) for (task, _, _), rows in found.items() if task == "digits"]
     if scaling := scaling_rows(found):
         made.append(scaling_table(scaling))
     if "startup" in result:
@@ -146,6 +153,28 @@ def speed_cell(result: Result, each: Result) -> str:
     seconds = each["theirs"]["median"]
     share = percent_of_peak(result, each, seconds)
     return f"{number(1e6 * seconds)} ({factor(each['ratio']['median'])}, {number(share)} %)"
+
+
+def share(ratio: float) -> str:
+    """Write by how much a ratio exceeds 1."""
+    return f"{100 * (ratio - 1):+.1f} %"
+
+
+def overhead_table(key: Key, rows: dict[Place, list[Result]]) -> Table:
+    """How much longer a step takes with additional layers, in each library by itself."""
+    peers = peers_in([each for measured in rows.values() for each in measured])
+    body = []
+    for (network, batch), measured in rows.items():
+        cells = {each["peer"]: share(each["theirs"]["median"]) for each in measured}
+        ours = share(median(each["ours"]["median"] for each in measured))
+        body.append([network, str(batch), ours, *(cells.get(peer, ABSENT) for peer in peers)])
+    return Table(
+        title=speed_title(key, rows),
+        note="The step with the layers over the same library's step without them, measured by "
+        "turns, less 1.",
+        columns=["network", "rows", "fastbp", *map(title_of, peers)],
+        rows=body,
+    )
 
 
 def percentiles(side: Result) -> str:

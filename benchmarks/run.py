@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, startup, threads
+from benchmarks.groups import DEFAULT, chosen
 from benchmarks.peers import PEERS, Peer, ours
-from benchmarks.workloads import Cell, all_cells, is_quick
+from benchmarks.workloads import Cell
 
 FORMAT = 1  # of the JSON
 QUICK_SECONDS = 150.0  # after which nothing new is begun in a short run
@@ -56,49 +57,54 @@ class Plan:
 def offered(cells: list[Cell]) -> tuple[list[Cell], list[tuple[str, str]]]:
     """Drop what this version of fastbp or this machine does not have, and say so."""
     skipped = []
-    if not ours.offers_adam():
-        cells = [cell for cell in cells if cell.task != "adam"]
-        skipped.append(("Adam", "this version of fastbp does not have it"))
+    for need in dict.fromkeys(need for cell in cells for need in sorted(cell.needs)):
+        if reason := ours.lacks(need):
+            cells = [cell for cell in cells if need not in cell.needs]
+            skipped.append((need, reason))
     if not ours.offers_threads() or threads.available_cores() == 1:
-        cells = [cell for cell in cells if cell.threads == "1"]
-        reason = "one core" if ours.offers_threads() else "fastbp has no n_threads"
-        skipped.append(("more than one thread", reason))
+        alone = [cell for cell in cells if cell.threads == "1"]
+        if len(alone) < len(cells):
+            reason = "one core" if ours.offers_threads() else "fastbp has no n_threads"
+            skipped.append(("more than one thread", reason))
+        cells = alone
     return cells, skipped
 
 
 def make_plan(
-    *, quick: bool = False, only: tuple[str, ...] = (), peers: tuple[str, ...] = ()
+    *,
+    quick: bool = False,
+    only: tuple[str, ...] = (),
+    peers: tuple[str, ...] = (),
+    groups: tuple[str, ...] = (),
 ) -> Plan:
     """Choose cells and peers.
 
     Parameters
     ----------
     quick : bool
-        Take the small networks and the fast peers, unless `only` or `peers` say otherwise.
+        Take the small networks and the fast peers, unless the others say otherwise.
     only : tuple of str
         Shell patterns for names of cells, or for parts of names; also "startup".
     peers : tuple of str
         Names of `PEERS`; all of them if empty.
+    groups : tuple of str
+        Names of `GROUPS`; the default one if empty, or all of them if `only` is given.
     """
-    cells, skipped = offered(all_cells())
-    if only:
-        cells = [cell for cell in cells if cell.matches(only)]
-    elif quick:
-        cells = [cell for cell in cells if is_quick(cell)]
-    groups: list[Group] = []
+    cells, skipped = offered(chosen(quick=quick, only=only, groups=groups))
+    processes: list[Group] = []
     for peer in PEERS.values():
-        if peers and peer.name not in peers:
+        if (peers and peer.name not in peers) or not any(map(peer.supports, cells)):
             continue
         if quick and not peers and not peer.quick:
             skipped.append((peer.title, f"not in a quick run, unless --peers {peer.name} asks"))
         elif reason := peer.missing():
             skipped.append((peer.title, reason))
         else:
-            groups += split(peer, cells)
+            processes += split(peer, cells)
     return Plan(
-        groups=tuple(groups),
+        groups=tuple(processes),
         skipped=tuple(skipped),
-        startup=not only or "startup" in only,
+        startup="startup" in only or (not only and DEFAULT in (groups or (DEFAULT,))),
         quick=quick,
     )
 

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
+from benchmarks import workloads
 from benchmarks.peers.base import Adapter
-from benchmarks.workloads import Cell
+from benchmarks.workloads import TRAINING, Cell
 
-EVERYTHING = ("latency", "predict", "sgd", "adam")
+EVERYTHING = ("latency", "predict", *TRAINING, "overhead")
+ACTIVATIONS = ("relu", *workloads.ACTIVATIONS)
+LAYERS = ("dropout", "layer_norm")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Peer:
     distributions : tuple of str
         Whose versions are recorded, and whose installed size is measured.
     tasks : tuple of str
+    activations : tuple of str
+    layers : tuple of str
+        What it has beside dense layers.
+    inputs : tuple of str
+        "dense", "sparse" or both.
     one_row : bool
         Whether it takes one row at a time only.
     one_thread : bool
@@ -49,6 +57,9 @@ class Peer:
     packages: tuple[str, ...]
     distributions: tuple[str, ...]
     tasks: tuple[str, ...] = EVERYTHING
+    activations: tuple[str, ...] = ACTIVATIONS
+    layers: tuple[str, ...] = LAYERS
+    inputs: tuple[str, ...] = ("dense",)
     one_row: bool = False
     one_thread: bool = False
     dtypes: tuple[str, ...] = ("float32", "float64")
@@ -63,7 +74,7 @@ class Peer:
     def supports(self, cell: Cell) -> bool:
         """Whether it can do the work of a cell."""
         return (
-            cell.task in self.tasks
+            cell.needs <= {*self.tasks, *self.activations, *self.layers, *self.inputs}
             and cell.dtype in self.dtypes
             and not (self.one_row and cell.batch > 1)
             and not (self.one_thread and cell.threads != "1")
@@ -76,7 +87,9 @@ class Peer:
         return adapter
 
 
-FASTBP = Peer("fastbp", "fastbp", "ours", ("fastbp",), ("fastbp",))
+FASTBP = Peer(
+    "fastbp", "fastbp", "ours", ("fastbp",), ("fastbp",), inputs=("dense", "sparse")
+)
 
 PEERS = {
     peer.name: peer
@@ -88,7 +101,10 @@ PEERS = {
             "scikit_learn",
             ("sklearn",),
             ("scikit-learn",),
-            tasks=(*EVERYTHING, "digits"),
+            tasks=("latency", "predict", "sgd", "adam", "momentum", "digits"),
+            activations=("relu", "tanh", "sigmoid"),
+            layers=(),
+            inputs=("dense", "sparse"),
         ),
         Peer("jax", "JAX jit", "jax_jit", ("jax",), ("jax", "jaxlib")),
         Peer(
@@ -97,7 +113,7 @@ PEERS = {
             "jax_scan",
             ("jax",),
             ("jax", "jaxlib"),
-            tasks=("sgd", "adam"),
+            tasks=(*TRAINING, "overhead"),
         ),
         Peer(
             "onnxruntime",
@@ -106,6 +122,7 @@ PEERS = {
             ("onnx", "onnxruntime"),
             ("onnxruntime",),
             tasks=("latency", "predict"),
+            layers=(),
         ),
         Peer(
             "mlpfile",
@@ -114,6 +131,8 @@ PEERS = {
             ("mlpfile",),
             ("mlpfile",),
             tasks=("latency", "predict", "sgd"),
+            activations=("relu",),
+            layers=(),
             one_row=True,
             one_thread=True,
             dtypes=("float32",),
@@ -127,6 +146,24 @@ PEERS = {
             ("torch",),
             ("torch",),
             quick=False,
+        ),
+        *(
+            Peer(
+                name,
+                title,
+                module,
+                packages,
+                packages,
+                tasks=("predict", "sgd"),
+                activations=("relu",),
+                layers=(),
+                inputs=("sparse",),
+            )
+            for name, title, module, packages in (
+                ("scipy", "SciPy by hand", "scipy_by_hand", ("scipy",)),
+                ("torch-csr", "PyTorch CSR", "torch_csr", ("torch",)),
+                ("torch-bag", "PyTorch EmbeddingBag", "torch_bag", ("torch",)),
+            )
         ),
     )
 }

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from benchmarks.workloads import Array, Model
+from benchmarks.workloads import Array, Inputs, Model
 
 
 class Trainer(ABC):
@@ -36,13 +36,13 @@ class Adapter(ABC):
         self.n_threads = n_threads
 
     @abstractmethod
-    def predictor(self, model: Model, X: Array) -> Callable[[], Array]:
+    def predictor(self, model: Model, X: Inputs) -> Callable[[], Array]:
         """Return a function that predicts for X: a NumPy array goes in, and one comes out.
 
         Parameters
         ----------
         model : Model
-        X : ndarray of shape (n, n_inputs)
+        X : ndarray or CSR array of shape (n, n_inputs)
             Of one row, the library may take it in whatever shape it takes single rows.
         """
 
@@ -50,6 +50,6 @@ class Adapter(ABC):
         """Return a context that a user of the library would enter once around many calls."""
         return nullcontext()
 
-    def trainer(self, model: Model, X: Array, y: Array, batch: int) -> Trainer:
+    def trainer(self, model: Model, X: Inputs, y: Array, batch: int) -> Trainer:
         """Return a network to train on all of X and y, whose length is a multiple of `batch`."""
         raise NotImplementedError(f"{type(self).__module__} does not train")

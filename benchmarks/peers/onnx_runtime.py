@@ -1,4 +1,4 @@
-"""ONNX Runtime: the network as Gemm, Relu and Softmax, run by a session on the CPU.
+"""ONNX Runtime: the network as Gemm, activations and Softmax, run by a session on the CPU.
 
 As many intra-op threads as asked for, and no spinning: a thread that spins after a call takes a
 core from whatever runs next. Weights are constants of the graph, so that they are packed once.
@@ -7,12 +7,43 @@ core from whatever runs next. Weights are constants of the graph, so that they a
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.peers import base
 from benchmarks.workloads import Array, Model
+
+NODES = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}
+
+
+def activation(model: Model, source: str, target: str) -> list[Any]:
+    """Write the activation of a hidden layer.
+
+    GELU is written out, as exporters do; the session fuses the nodes into its own kernel.
+    """
+    if model.activation in NODES:
+        return [helper.make_node(NODES[model.activation], [source], [target])]
+    numbers = {"root": np.sqrt(2), "one": 1, "half": 0.5}
+    made = [
+        helper.make_node(
+            "Constant",
+            [],
+            [f"{target}_{name}"],
+            value=numpy_helper.from_array(np.array(value, model.dtype)),
+        )
+        for name, value in numbers.items()
+    ]
+    steps = (
+        ("Div", [source, f"{target}_root"], f"{target}_scaled"),
+        ("Erf", [f"{target}_scaled"], f"{target}_erf"),
+        ("Add", [f"{target}_erf", f"{target}_one"], f"{target}_sum"),
+        ("Mul", [source, f"{target}_sum"], f"{target}_double"),
+        ("Mul", [f"{target}_double", f"{target}_half"], target),
+    )
+    return made + [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps]
 
 
 def graph(model: Model, rows: int) -> bytes:
@@ -24,7 +55,7 @@ def graph(model: Model, rows: int) -> bytes:
         nodes.append(helper.make_node("Gemm", [current, f"W{layer}", f"b{layer}"], [f"z{layer}"]))
         current = f"z{layer}"
         if layer < len(model.weights) - 1:
-            nodes.append(helper.make_node("Relu", [current], [f"a{layer}"]))
+            nodes += activation(model, current, f"a{layer}")
             current = f"a{layer}"
     nodes.append(helper.make_node("Softmax" if model.softmax else "Identity", [current], ["out"]))
     kind = TensorProto.FLOAT if model.dtype == "float32" else TensorProto.DOUBLE

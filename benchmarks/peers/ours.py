@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
 
 import fastbp
 from benchmarks.peers import base
-from benchmarks.workloads import Array, Model
+from benchmarks.workloads import EPSILON, MOMENTUM, NORM_EPSILON, RHO, Array, Inputs, Model
 
-OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
+OPTIMIZERS: dict[str, Callable[[Model], Any]] = {
+    "sgd": lambda model: fastbp.SGD(model.learning_rate),
+    "momentum": lambda model: fastbp.SGD(model.learning_rate, MOMENTUM),
+    "rmsprop": lambda model: fastbp.RMSProp(model.learning_rate, rho=RHO, epsilon=EPSILON),
+    "adam": lambda model: fastbp.Adam(model.learning_rate),
+    "adamw": lambda model: fastbp.AdamW(model.learning_rate, weight_decay=model.weight_decay),
+}
+# What came later than the rest, by what a cell needs.
+NAMES = {
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "rmsprop": "RMSProp",
+    "dropout": "Dropout",
+    "layer_norm": "LayerNorm",
+}
 
 
 def offers_threads() -> bool:
@@ -19,19 +36,48 @@ def offers_threads() -> bool:
     return "n_threads" in inspect.signature(fastbp.Network.fit).parameters
 
 
-def offers_adam() -> bool:
-    """Whether this version of fastbp has Adam."""
-    return hasattr(fastbp, OPTIMIZERS["adam"])
+@cache
+def accepts_sparse() -> bool:
+    """Whether this version of fastbp takes SciPy's CSR arrays."""
+    net = fastbp.Network(2, [fastbp.Dense(1)])
+    try:
+        net.train_step(csr_array(np.eye(2, dtype=np.float32)), np.ones(2))
+    except TypeError:  # it names .toarray()
+        return False
+    return True
+
+
+def lacks(need: str) -> str | None:
+    """Say why this version of fastbp cannot do what a cell needs, or return None."""
+    if need == "sparse":
+        return None if accepts_sparse() else "this version of fastbp takes no CSR arrays"
+    name = NAMES.get(need)
+    missing = name is not None and not hasattr(fastbp, name)
+    return f"this version of fastbp does not have {name}" if missing else None
+
+
+def hidden_layers(model: Model) -> list[Any]:
+    """Return the layers before the last one."""
+    layers: list[Any] = []
+    for width in model.widths[1:-1]:
+        if model.layer_norm:
+            norm = fastbp.LayerNorm(model.activation, epsilon=NORM_EPSILON)
+            layers += [fastbp.Dense(width), norm]
+        else:
+            layers.append(fastbp.Dense(width, model.activation))
+        if model.dropout:
+            layers.append(fastbp.Dropout(model.dropout))
+    return layers
 
 
 def network(model: Model, *, softmax: bool) -> fastbp.Network:
     """Build the model in fastbp, with softmax or linear outputs."""
-    hidden = [fastbp.Dense(width, "relu") for width in model.widths[1:-1]]
+    last = fastbp.Dense(model.widths[-1], "softmax" if softmax else "identity")
     net = fastbp.Network(
         model.widths[0],
-        [*hidden, fastbp.Dense(model.widths[-1], "softmax" if softmax else "identity")],
+        [*hidden_layers(model), last],
         loss="cross_entropy" if softmax else "squared_error",
-        optimizer=getattr(fastbp, OPTIMIZERS[model.optimizer])(model.learning_rate),
+        optimizer=OPTIMIZERS[model.optimizer](model),
         dtype=model.dtype.name,
         seed=0,
     )
@@ -42,7 +88,7 @@ def network(model: Model, *, softmax: bool) -> fastbp.Network:
 class Trainer(base.Trainer):
     """`Network.fit`."""
 
-    def __init__(self, model: Model, X: Array, y: Array, batch: int, options: dict[str, Any]):
+    def __init__(self, model: Model, X: Inputs, y: Array, batch: int, options: dict[str, Any]):
         self.net = network(model, softmax=model.loss == "cross_entropy")
         self.first = model.flat
         self.fit = partial(self.net.fit, X, y, epochs=1, batch_size=batch, **options)
@@ -64,9 +110,9 @@ class Adapter(base.Adapter):
     def _options(self) -> dict[str, Any]:
         return {"n_threads": self.n_threads} if self.n_threads > 1 else {}
 
-    def predictor(self, model: Model, X: Array) -> Callable[[], Array]:
+    def predictor(self, model: Model, X: Inputs) -> Callable[[], Array]:
         net = network(model, softmax=model.softmax)
-        return partial(net.predict, X[0] if len(X) == 1 else X, **self._options)
+        return partial(net.predict, X[0] if X.shape[0] == 1 else X, **self._options)
 
-    def trainer(self, model: Model, X: Array, y: Array, batch: int) -> Trainer:
+    def trainer(self, model: Model, X: Inputs, y: Array, batch: int) -> Trainer:
         return Trainer(model, X, y, batch, self._options)

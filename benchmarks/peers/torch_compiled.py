@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from benchmarks.peers import base, torch_eager
+from benchmarks.peers.torch_updates import UPDATES
 from benchmarks.workloads import Array, Model
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 OPTIONS: dict[str, Any] = {"cpp_wrapper": True}
 
 
@@ -24,27 +24,15 @@ class Trainer(torch_eager.Trainer):
     def prepare(self) -> None:
         """Compile the step."""
         torch.compiler.reset()  # or graphs of earlier networks count towards its limit
-        pairs, tensors, X, y, loss_of = self.pairs, self.tensors, self.X, self.y, self.loss
-        rate, adam = self.model.learning_rate, self.model.optimizer == "adam"
-        moments = [(torch.zeros_like(tensor), torch.zeros_like(tensor)) for tensor in tensors]
-        t = torch.zeros(1, dtype=X.dtype)  # of one element, as the total below
+        model, pairs, X, y, loss_of = self.model, self.pairs, self.X, self.y, self.loss
+        update = UPDATES[model.optimizer](model, self.tensors)
 
         def loss(pairs: torch_eager.Parameters, rows: torch.Tensor) -> torch.Tensor:
-            return loss_of(torch_eager.forward(pairs, X[rows]), y[rows])
+            return loss_of(torch_eager.forward(model, pairs, X[rows], training=True), y[rows])
 
         def step(total: torch.Tensor, rows: torch.Tensor) -> None:
             gradients, value = torch.func.grad_and_value(loss)(pairs, rows)
-            flat = [gradient for pair in gradients for gradient in pair]
-            if adam:
-                t.add_(1)
-                first, second = 1 / (1 - BETA_1**t), 1 / (1 - BETA_2**t)
-                for tensor, gradient, (m, v) in zip(tensors, flat, moments, strict=True):
-                    m.mul_(BETA_1).add_(gradient, alpha=1 - BETA_1)
-                    v.mul_(BETA_2).addcmul_(gradient, gradient, value=1 - BETA_2)
-                    tensor.sub_(rate * (m * first) / ((v * second).sqrt() + EPSILON))
-            else:
-                for tensor, gradient in zip(tensors, flat, strict=True):
-                    tensor.sub_(gradient, alpha=rate)
+            update([gradient for pair in gradients for gradient in pair])
             total.add_(value)
 
         self.step = torch.compile(step, dynamic=False, fullgraph=True, options=OPTIONS)
@@ -66,7 +54,7 @@ class Adapter(torch_eager.Adapter):
         parameters = torch_eager.first_parameters(model)
 
         def outputs(X: torch.Tensor) -> torch.Tensor:
-            Z = torch_eager.forward(parameters, X)
+            Z = torch_eager.forward(model, parameters, X)
             return torch.softmax(Z, dim=1) if model.softmax else Z
 
         compiled = torch.compile(outputs, dynamic=False, fullgraph=True, options=OPTIONS)

@@ -13,9 +13,15 @@ import torch
 from torch.nn import functional
 
 from benchmarks.peers import base
-from benchmarks.workloads import Array, Model, flatten
+from benchmarks.workloads import MOMENTUM, NORM_EPSILON, Array, Inputs, Model, flatten
 
 Parameters = list[tuple[torch.Tensor, torch.Tensor]]
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
 
 
 def first_parameters(model: Model) -> Parameters:
@@ -24,12 +30,27 @@ def first_parameters(model: Model) -> Parameters:
     return [(torch.tensor(W.T.copy()), torch.tensor(b)) for W, b in pairs]
 
 
-def forward(parameters: Parameters, X: torch.Tensor) -> torch.Tensor:
+def forward(
+    model: Model, pairs: Parameters, A: torch.Tensor, *, training: bool = False
+) -> torch.Tensor:
     """Compute the linear outputs."""
-    *hidden, (W, b) = parameters
-    for W_hidden, b_hidden in hidden:
-        X = functional.relu(functional.linear(X, W_hidden, b_hidden))
-    return functional.linear(X, W, b)
+    (W, b), *rest = pairs
+    return rest_of_forward(model, rest, functional.linear(A, W, b), training=training)
+
+
+def rest_of_forward(
+    model: Model, pairs: Parameters, A: torch.Tensor, *, training: bool
+) -> torch.Tensor:
+    """Compute the linear outputs from the first layer's product."""
+    for W, b in pairs:
+        if W.ndim == 1:
+            A = functional.layer_norm(A, W.shape, W, b, NORM_EPSILON)
+            continue
+        A = ACTIVATIONS[model.activation](A)
+        if model.dropout:
+            A = functional.dropout(A, model.dropout, training)
+        A = functional.linear(A, W, b)
+    return A
 
 
 def squared_error(Z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -43,38 +64,64 @@ LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 
+def make_optimizer(model: Model, tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
+    """Return the optimizer of a model, fused where PyTorch has that."""
+    rate = model.learning_rate
+    if model.optimizer == "momentum":
+        return torch.optim.SGD(tensors, lr=rate, momentum=MOMENTUM, fused=True)
+    if model.optimizer == "rmsprop":
+        return torch.optim.RMSprop(tensors, lr=rate)  # foreach is slower on a CPU
+    if model.optimizer == "adamw":
+        return torch.optim.AdamW(tensors, lr=rate, weight_decay=model.weight_decay, fused=True)
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[model.optimizer]
+    return kind(tensors, lr=rate, fused=True)
+
+
 class Trainer(base.Trainer):
     """Autograd, and an optimizer of `torch.optim`."""
 
-    def __init__(self, model: Model, X: Array, y: Array, batch: int) -> None:
+    def __init__(self, model: Model, X: Inputs, y: Array, batch: int) -> None:
         self.model, self.batch = model, batch
-        self.X, self.y = torch.from_numpy(X), torch.from_numpy(y)
+        self.dtype, self.n = torch.from_numpy(model.biases[0]).dtype, X.shape[0]
+        self.y = torch.from_numpy(y)
         self.loss = LOSSES[model.loss]
         self.pairs = first_parameters(model)
         self.tensors = [tensor for pair in self.pairs for tensor in pair]
+        self.hold(X)
         self.prepare()
+
+    def hold(self, X: Inputs) -> None:
+        """Keep the inputs as tensors."""
+        self.X = torch.from_numpy(X)
 
     def prepare(self) -> None:
         """Make the optimizer."""
-        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[self.model.optimizer]
         tensors = [tensor.requires_grad_() for tensor in self.tensors]
-        self.optimizer = kind(tensors, lr=self.model.learning_rate, fused=True)
+        self.optimizer = make_optimizer(self.model, tensors)
 
     def batches(self, shuffle: bool) -> tuple[torch.Tensor, ...]:
         """Return the rows of each batch."""
-        n = len(self.X)
-        return torch.split(torch.randperm(n) if shuffle else torch.arange(n), self.batch)
+        order = torch.randperm(self.n) if shuffle else torch.arange(self.n)
+        return torch.split(order, self.batch)
+
+    def outputs(self, rows: torch.Tensor) -> torch.Tensor:
+        """Compute the linear outputs of a batch, as in training."""
+        return forward(self.model, self.pairs, self.X[rows], training=True)
 
     def epoch(self, *, shuffle: bool) -> float:
-        total = torch.zeros((), dtype=self.X.dtype)
+        total = torch.zeros((), dtype=self.dtype)
         batches = self.batches(shuffle)
         for rows in batches:
-            loss = self.loss(forward(self.pairs, self.X[rows]), self.y[rows])
+            loss = self.loss(self.outputs(rows), self.y[rows])
             loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.update()
             total += loss.detach()
         return float(total) / len(batches)
+
+    def update(self) -> None:
+        """Make the optimizer's step."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def parameters(self) -> Array:
         pairs = [(W.detach().numpy().T, b.detach().numpy()) for W, b in self.pairs]
@@ -84,7 +131,7 @@ class Trainer(base.Trainer):
     def restore(self) -> None:
         pairs = zip(self.pairs, self.model.weights, self.model.biases, strict=True)
         for (W, b), first_W, first_b in pairs:
-            W.copy_(torch.from_numpy(first_W).T)
+            W.copy_(torch.from_numpy(first_W.T))
             b.copy_(torch.from_numpy(first_b))
 
 
@@ -102,7 +149,7 @@ class Adapter(base.Adapter):
         parameters = first_parameters(model)
 
         def predict() -> Array:
-            Z = forward(parameters, torch.from_numpy(X))
+            Z = forward(model, parameters, torch.from_numpy(X))
             array: Array = (torch.softmax(Z, dim=1) if model.softmax else Z).numpy()
             return array
 
