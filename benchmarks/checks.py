@@ -145,10 +145,12 @@ def check_dropping(model: Model, n_rows: int, plain: Trainer, *sides: Trainer) -
     direction = end.astype(np.float64) - model.flat
     our_move, their_move = (float((each - model.flat) @ direction) for each in (our_end, their_end))
     return [
-        Check(
-            "what dropping adds to the loss",
-            abs(our_loss - their_loss) / abs(their_loss - loss),
-            DROPPED_LOSS,
-        ),
-        Check("the move with dropping", abs(our_move - their_move) / abs(their_move), DROPPED_MOVE),
+        compared("what dropping adds to the loss", our_loss, their_loss, loss, DROPPED_LOSS),
+        compared("the move with dropping", our_move, their_move, 0.0, DROPPED_MOVE),
     ]
+
+
+def compared(what: str, ours: float, theirs: float, start: float, tolerance: float) -> Check:
+    """Compare two values relative to how far theirs is from a third."""
+    way = abs(theirs - start)
+    return Check(what, abs(ours - theirs) / way if way else np.inf, tolerance)

@@ -98,8 +98,8 @@ def compare(old: Result, new: Result) -> list[Change]:
 def differences(old: Result, new: Result) -> list[str]:
     """Say what else differs between the two runs and may matter."""
     said = []
-    for name in ("processor", "cores", "python"):
-        was, now = old["machine"][name], new["machine"][name]
+    for name in ("processor", "cores", "python", "engine"):
+        was, now = old["machine"].get(name), new["machine"].get(name)
         if was != now:
             said.append(f"{name}: {was} then, {now} now")
     versions = (old["machine"]["versions"], new["machine"]["versions"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import io
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import fastbp
 from benchmarks.threads import available_cores
 
 ALWAYS = ("fastbp", "numpy", "scipy")
@@ -63,6 +65,16 @@ def commit() -> str | None:
     return None
 
 
+def engine() -> str | None:
+    """Return the instruction set that fastbp's engine was compiled for, if it is installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        with contextlib.redirect_stdout(io.StringIO()) as shown:
+            fastbp.show_config()
+        lines = (line.split() for line in shown.getvalue().splitlines())
+        return next((words[1] for words in lines if words[0] == "engine"), None)
+    return None
+
+
 def load() -> float | None:
     """Return the number of processes waiting for a core, averaged over a minute."""
     with contextlib.suppress(OSError, AttributeError):
@@ -82,6 +94,6 @@ def describe(distributions: Iterable[str]) -> dict[str, Any]:
         "load": load(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "commit": commit(),
-        "isa": os.environ.get("FASTBP_ISA"),
+        "engine": engine(),
         "versions": versions([*ALWAYS, *distributions]),
     }

@@ -323,7 +323,8 @@ def facts(result: Result) -> list[str]:
     load = f"load {machine['load']} before and {machine['load_at_end']} after"
     return [
         f"{machine['processor']}, {machine['cores']} cores ({caches}), {machine['system']}, {load}",
-        f"{machine['python']}; {versions}; commit {machine['commit'] or 'unknown'}",
+        f"{machine['python']}; {versions}; fastbp's engine {machine['engine'] or 'unknown'}, "
+        f"commit {machine['commit'] or 'unknown'}",
         f"Peak of one core, the best gemm of SciPy's BLAS in this run, in GFLOP/s: {peak}",
         f"{result['started']}, a {kind} of {result['seconds']:,.0f} seconds",
     ]

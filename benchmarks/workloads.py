@@ -260,7 +260,7 @@ def learning_rate(cell: Cell) -> float:
     """Return a rate that suits the optimizer of a cell."""
     if cell.task in ("adam", "adamw", "rmsprop"):
         # Their steps have the length of the rate itself, whatever the size of the gradient.
-        return 1e-4
+        return cell.shape.learning_rate / 10
     # Momentum adds up the gradients of some 1 / (1 - 0.9) steps.
     return cell.shape.learning_rate * (1 - MOMENTUM if cell.task == "momentum" else 1)
 

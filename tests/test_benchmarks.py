@@ -5,6 +5,8 @@ fork, must not inherit. A peer that is not installed is skipped.
 """
 
 import dataclasses
+import functools
+import itertools
 import json
 import math
 import multiprocessing
@@ -15,10 +17,13 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import scipy.special
 from reference import ReferenceNetwork
+from scipy.sparse import csr_array, issparse
 from scipy.stats import binom
 
 # The benchmarks are no part of the wheel. Appended, not prepended: `import fastbp` still finds
@@ -37,13 +42,15 @@ from benchmarks import (
     startup,
     threads,
 )
-from benchmarks.peers import FASTBP, PEERS, Peer, base
+from benchmarks.groups import DEFAULT, GROUPS, all_cells, chosen, is_quick
+from benchmarks.peers import FASTBP, PEERS, Peer, base, ours
 from benchmarks.peers.numpy_by_hand import Adapter as NumpyAdapter
 from benchmarks.workloads import (
     SHAPES,
+    TRAINING,
     Cell,
     Model,
-    all_cells,
+    Shape,
     flatten,
     make_data,
     make_model,
@@ -51,27 +58,51 @@ from benchmarks.workloads import (
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS, BATCH = 12, 4
-RATES = {"sgd": 0.05, "adam": 0.01}
+RATES = {"sgd": 0.05, "adam": 0.01, "adamw": 0.01, "rmsprop": 0.01, "momentum": 0.02}
+RATE_OF_DROPPING, RUNS = 0.4, 2000
+EVERYONE = {FASTBP.name: FASTBP, **PEERS}
 
 
 # --- every adapter computes what the reference computes ---------------------------------------
 
 
-def make_problem(peer, task, loss, dtype):
+class Problem(NamedTuple):
+    task: str
+    loss: str
+    dtype: str
+    kind: str  # an activation, a layer, or "sparse"
+
+
+def make_problem(peer, problem):
     """A small network with inputs and targets, and the batch size that suits the peer."""
+    task, loss, dtype, kind = problem
     widths = (5, 7, 6, 4) if loss == "cross_entropy" else (5, 7, 1)
+    if kind == "dropout":
+        widths = (5, 7, 4)  # 128 ways to drop
     rng = np.random.default_rng(3)
-    pairs = list(pairwise(widths))
+    weights, biases = [], []
+    for pair in pairwise(widths):
+        weights.append(rng.normal(size=pair) / 2)
+        biases.append(rng.normal(size=pair[1]))
+        if kind == "layer_norm" and len(biases) < 2 * len(widths) - 3:
+            weights.append(rng.uniform(0.5, 2, size=pair[1]))
+            biases.append(rng.normal(size=pair[1]))
     model = Model(
         widths=widths,
         loss=loss,
         softmax=loss == "cross_entropy" and peer.softmax,
-        weights=tuple((rng.normal(size=pair) / 2).astype(dtype) for pair in pairs),
-        biases=tuple(rng.normal(size=n_out).astype(dtype) for _, n_out in pairs),
+        weights=tuple(weight.astype(dtype) for weight in weights),
+        biases=tuple(bias.astype(dtype) for bias in biases),
         optimizer=task if task in RATES else "sgd",
         learning_rate=RATES.get(task, 1.0),
+        weight_decay=0.5 if task == "adamw" else 0.0,
+        activation=kind if kind in peer.activations else "relu",
+        dropout=RATE_OF_DROPPING if kind == "dropout" else 0.0,
+        nonzeros=5 if kind == "sparse" else None,
     )
     X = rng.normal(size=(ROWS, 5)).astype(dtype)
+    if kind == "sparse":  # rows of none to all
+        X = csr_array(X * (rng.random((ROWS, 5)) < np.linspace(0, 1, ROWS)[:, None]))
     y = rng.normal(size=(ROWS, 1)).astype(dtype)
     if loss == "cross_entropy":
         y = rng.integers(0, 4, size=ROWS)
@@ -79,15 +110,23 @@ def make_problem(peer, task, loss, dtype):
 
 
 def problems_of(peer):
-    """(task, loss, dtype) for each task, each loss and each dtype that a peer has."""
-    for task in ("predict", "sgd", "adam"):
-        if task not in peer.tasks or (peer.name == FASTBP.name and task == "adam" and not ADAM):
-            continue
-        yield task, "cross_entropy", "float32"
-        yield task, "squared_error", "float32"
-        # What takes no part in a quick run compiles for seconds: one dtype is enough of it.
-        if "float64" in peer.dtypes and peer.quick:
-            yield task, "cross_entropy", "float64"
+    """A problem for each task, loss, dtype, activation, layer and kind of inputs of a peer."""
+    tasks = [task for task in ("predict", *TRAINING) if task in peer.tasks]
+    if "dense" in peer.inputs:
+        for task in tasks:
+            yield Problem(task, "cross_entropy", "float32", "relu")
+            if task in ("predict", "sgd", "adam"):
+                yield Problem(task, "squared_error", "float32", "relu")
+            # What takes no part in a quick run compiles for seconds: one dtype is enough of it.
+            if "float64" in peer.dtypes and peer.quick:
+                yield Problem(task, "cross_entropy", "float64", "relu")
+        activations = peer.activations[1:] if peer.quick else peer.activations[1:2]
+        for kind in (*activations, *peer.layers):
+            for task in {"predict", "sgd"} & {*tasks} if peer.quick else {"sgd"}:
+                yield Problem(task, "cross_entropy", "float32", kind)
+    if "sparse" in peer.inputs and not (peer == FASTBP and ours.lacks("sparse")):
+        for task in ("predict", "sgd"):
+            yield Problem(task, "cross_entropy", "float32", "sparse")
 
 
 def answers(peer):
@@ -96,33 +135,46 @@ def answers(peer):
     os.environ["JAX_PLATFORMS"] = "cpu"
     adapter = peer.adapter(1)
     found = {}
-    for task, loss, dtype in problems_of(peer):
-        model, X, y, batch = make_problem(peer, task, loss, dtype)
-        if task == "predict":
+    for problem in problems_of(peer):
+        model, X, y, batch = make_problem(peer, problem)
+        found[problem] = answer = {}
+        if problem.task == "predict":
             for rows in (1,) if peer.one_row else (1, ROWS):
                 call = adapter.predictor(model, X[:rows])
                 with adapter.around_predictions():
                     output = call()
-                found[task, loss, dtype, rows] = output.reshape(rows, -1)
+                answer[rows] = output.reshape(rows, -1)
+            continue
+        if problem.kind == "dropout":
+            answer |= dropping(adapter, dataclasses.replace(model, learning_rate=1.0), X, y)
             continue
         trainer = adapter.trainer(model, X, y, batch)
-        losses = [trainer.epoch(shuffle=False) for _ in range(2)]
-        found[task, loss, dtype, "losses"] = losses
-        found[task, loss, dtype, "parameters"] = trainer.parameters()
+        answer["losses"] = [trainer.epoch(shuffle=False) for _ in range(2)]
+        answer["parameters"] = trainer.parameters()
         trainer.restore()
-        found[task, loss, dtype, "restored"] = trainer.parameters()
-        if (task, dtype) == ("sgd", "float32"):
+        answer["restored"] = trainer.parameters()
+        if problem.task == "sgd" and problem.dtype == "float32" and problem.kind == "relu":
             # So small a rate changes nothing: the mean loss is the same in any order of rows.
             still = dataclasses.replace(model, learning_rate=1e-30)
             trainer = adapter.trainer(still, X, y, batch)
-            shuffled = [trainer.epoch(shuffle=shuffle) for shuffle in (False, True)]
-            found[task, loss, dtype, "shuffled"] = shuffled
+            answer["shuffled"] = [trainer.epoch(shuffle=shuffle) for shuffle in (False, True)]
     return found
+
+
+def dropping(adapter, model, X, y):
+    """Mean and standard error of the loss and the gradient of single steps with dropout."""
+    trainer = adapter.trainer(model, X, y, len(X))
+    samples = []
+    for _ in range(RUNS):
+        trainer.restore()
+        loss = trainer.epoch(shuffle=False)
+        samples.append([loss, *(model.flat.astype(np.float64) - trainer.parameters())])
+    return {"mean": np.mean(samples, axis=0), "error": np.std(samples, axis=0) / np.sqrt(RUNS)}
 
 
 def reference_of(model):
     """The reference with a model's parameters, in float64."""
-    hidden = ["relu"] * (len(model.widths) - 2)
+    hidden = [model.activation] * (len(model.widths) - 2)
     last = "softmax" if model.loss == "cross_entropy" else "identity"
     return ReferenceNetwork(
         [W.astype(np.float64) for W in model.weights],
@@ -132,31 +184,90 @@ def reference_of(model):
     )
 
 
-def sgd_epoch(network, model, X, y, batch):
-    return network.epoch(X, y, model.learning_rate, np.arange(len(X)), batch)
+def normalized_outputs(model, X, flat):
+    """What a network predicts whose hidden layers normalise, with other parameters."""
+    A, start = X, 0
+    for W, b in zip(model.weights, model.biases, strict=True):
+        weight = flat[start : (start := start + W.size)].reshape(W.shape)
+        bias = flat[start : (start := start + b.size)]
+        if W.ndim == 1:
+            mean, variance = A.mean(axis=1, keepdims=True), A.var(axis=1, keepdims=True)
+            A = np.maximum((A - mean) / np.sqrt(variance + 1e-5) * weight + bias, 0)
+        else:
+            A = A @ weight + bias
+    return scipy.special.softmax(A, axis=1)
 
 
-def adam_epochs(network, model, X, y, batch, epochs, *, epsilon_first):
-    """Algorithm 1 of Kingma and Ba (2015), or the variant that its section 2 ends with."""
-    beta_1, beta_2, epsilon = 0.9, 0.999, 1e-8
-    m, v, t, losses = np.zeros_like(network.flat), np.zeros_like(network.flat), 0, []
+def loss_and_gradient(model, X, y, flat):
+    """By the reference, or, for layers it does not have, by central differences."""
+    if not model.layer_norm:
+        network = reference_of(model).with_flat(flat)
+        return network.loss_value(X, y), network.gradient(X, y)
+
+    def loss(flat):
+        return -np.log(normalized_outputs(model, X, flat)[np.arange(len(y)), y]).mean()
+
+    steps = 1e-6 * np.eye(len(flat))
+    return loss(flat), np.array([(loss(flat + h) - loss(flat - h)) / 2e-6 for h in steps])
+
+
+def stepped(model, theta, g, memory, t, *, epsilon_first):
+    """One step by the definitions of the optimizers; `memory` is a pair of arrays."""
+    rate, epsilon = model.learning_rate, 1e-8
+    m, v = memory
+    if model.optimizer == "momentum":  # Polyak (1964)
+        m[...] = 0.9 * m + g
+        return theta - rate * m
+    if model.optimizer == "rmsprop":  # Tieleman and Hinton (2012)
+        v[...] = 0.99 * v + 0.01 * g**2
+        return theta - rate * g / (np.sqrt(v) + epsilon)
+    if model.optimizer == "sgd":
+        return theta - rate * g
+    # Algorithm 1 of Kingma and Ba (2015), or the variant that its section 2 ends with; the decay
+    # is that of algorithm 2 of Loshchilov and Hutter (2019).
+    theta = theta - rate * model.weight_decay * theta
+    m[...], v[...] = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    if epsilon_first:
+        return theta - rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + epsilon)
+    return theta - rate * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + epsilon)
+
+
+def trajectory(model, X, y, batch, epochs, *, epsilon_first=False):
+    """The parameters after some epochs, and the mean loss of each, in float64."""
+    X = X.toarray() if issparse(X) else X
+    theta, losses, t = model.flat.astype(np.float64), [], 0
+    memory = np.zeros((2, theta.size))
     for _ in range(epochs):
         total = 0.0
         for start in range(0, len(X), batch):
             rows = slice(start, start + batch)
-            total += network.loss_value(X[rows], y[rows]) * len(X[rows])
-            g = network.gradient(X[rows], y[rows])
+            loss, g = loss_and_gradient(model, X[rows].astype(np.float64), y[rows], theta)
+            total += loss * len(X[rows])
             t += 1
-            m, v = beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g**2
-            if epsilon_first:
-                rate = model.learning_rate * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
-                update = rate * m / (np.sqrt(v) + epsilon)
-            else:
-                m_hat, v_hat = m / (1 - beta_1**t), v / (1 - beta_2**t)
-                update = model.learning_rate * m_hat / (np.sqrt(v_hat) + epsilon)
-            network = network.with_flat(network.flat - update)
+            theta = stepped(model, theta, g, memory, t, epsilon_first=epsilon_first)
         losses.append(total / len(X))
-    return network, losses
+    return theta, losses
+
+
+def expected_dropping(model, X, y):
+    """Loss and gradient with dropout in the mean, over all ways to drop of one hidden layer."""
+    W0, W1 = (W.astype(np.float64) for W in model.weights)
+    b0, b1 = model.biases
+    ways = np.array([*itertools.product([0, 1], repeat=len(b0))])
+    kept = 1 - model.dropout
+    Z = X @ W0 + b0
+    total = 0.0
+    for way in ways:
+        mask = way / kept
+        A = np.maximum(Z, 0) * mask
+        P = scipy.special.softmax(A @ W1 + b1, axis=1)
+        D = (P - np.eye(len(b1))[y]) / len(X)
+        D_hidden = D @ W1.T * mask * (Z > 0)
+        parts = (X.T @ D_hidden, D_hidden.sum(axis=0), A.T @ D, D.sum(axis=0))
+        loss = -np.log(P[np.arange(len(y)), y]).mean()
+        chance = kept ** way.sum() * model.dropout ** (len(way) - way.sum())
+        total = total + chance * np.concatenate([[loss], *map(np.ravel, parts)])
+    return total
 
 
 def assert_close(got, expected, dtype, margin):
@@ -172,17 +283,7 @@ def assert_close(got, expected, dtype, margin):
 # Three layers of sums of at most seven terms.
 PREDICTION = 10
 # Up to 24 steps that round; JAX, moreover, takes the powers in Adam's bias correction in float32.
-TRAINING = 30
-EVERYONE = {FASTBP.name: FASTBP, **PEERS}
-
-
-def adam_is_there():
-    from benchmarks.peers import ours
-
-    return ours.offers_adam()
-
-
-ADAM = adam_is_there()
+TRAINING_MARGIN = 30
 
 
 @pytest.fixture(scope="module", params=EVERYONE)
@@ -198,48 +299,62 @@ def answered(request):
 
 def test_adapter_predicts_what_the_reference_predicts(answered):
     peer, found = answered
-    keys = [key for key in found if key[0] == "predict"]
-    assert bool(keys) == ("predict" in peer.tasks)
-    for task, loss, dtype, rows in keys:
-        model, X, _, _ = make_problem(peer, task, loss, dtype)
-        logits, activations = reference_of(model).forward(X[:rows])
-        expected = activations[-1] if peer.softmax else logits[-1]
-        got = found[task, loss, dtype, rows]
-        assert got.dtype == dtype
-        assert_close(got, expected, dtype, PREDICTION)
+    problems = [problem for problem in found if problem.task == "predict"]
+    assert bool(problems) == ("predict" in peer.tasks)
+    for problem in problems:
+        model, X, _, _ = make_problem(peer, problem)
+        X = X.toarray() if issparse(X) else X
+        if model.layer_norm:
+            expected = normalized_outputs(model, X, model.flat.astype(np.float64))
+        else:
+            logits, activations = reference_of(model).forward(X)
+            expected = activations[-1] if peer.softmax else logits[-1]
+        for rows, got in found[problem].items():
+            assert got.dtype == problem.dtype
+            assert_close(got, expected[:rows], problem.dtype, PREDICTION)
 
 
 def test_adapter_trains_as_the_reference_does(answered):
     peer, found = answered
-    keys = [key for key in found if key[-1] == "losses"]
-    assert bool(keys) == ("sgd" in peer.tasks)
-    for task, loss, dtype, _ in keys:
-        model, X, y, batch = make_problem(peer, task, loss, dtype)
-        network = reference_of(model)
-        if task == "sgd":
-            network, first = sgd_epoch(network, model, X, y, batch)
-            network, second = sgd_epoch(network, model, X, y, batch)
-            losses = [first, second]
-        else:
-            network, losses = adam_epochs(
-                network, model, X, y, batch, 2, epsilon_first=peer.name == "scikit-learn"
-            )
-        assert_close(found[task, loss, dtype, "parameters"], network.flat, dtype, TRAINING)
-        got = found[task, loss, dtype, "losses"]
+    problems = [problem for problem in found if "losses" in found[problem]]
+    assert {problem.task for problem in problems} == {*TRAINING} & {*peer.tasks}
+    for problem in problems:
+        model, X, y, batch = make_problem(peer, problem)
+        theta, losses = trajectory(
+            model, X, y, batch, 2, epsilon_first=peer.name == "scikit-learn"
+        )
+        got, margin = found[problem], TRAINING_MARGIN
+        assert_close(got["parameters"], theta, problem.dtype, margin)
         if peer.name == "mlpfile":  # computes no loss
-            assert got == [None, None]
+            assert got["losses"] == [None, None]
         else:
-            assert_close(got, losses, dtype, TRAINING)
-        np.testing.assert_array_equal(found[task, loss, dtype, "restored"], model.flat)
+            assert_close(got["losses"], losses, problem.dtype, margin)
+        np.testing.assert_array_equal(got["restored"], model.flat)
 
 
 def test_adapter_uses_every_row_once_when_shuffling(answered):
     peer, found = answered
-    if "sgd" not in peer.tasks or peer.name == "mlpfile":
-        pytest.skip(f"{peer.title} returns no loss of training")
-    for (_, _, dtype, what), losses in found.items():
-        if what == "shuffled":
-            assert_close(losses[1], losses[0], dtype, PREDICTION)
+    shuffled = {
+        problem: answer["shuffled"] for problem, answer in found.items() if "shuffled" in answer
+    }
+    if not shuffled or peer.name == "mlpfile":
+        pytest.skip(f"{peer.title} returns no loss of training on dense inputs")
+    for problem, losses in shuffled.items():
+        assert_close(losses[1], losses[0], problem.dtype, PREDICTION)
+
+
+def test_adapter_drops_as_the_definition_does(answered):
+    peer, found = answered
+    problem = Problem("sgd", "cross_entropy", "float32", "dropout")
+    if problem not in found:
+        pytest.skip(f"{peer.title} has no dropout, or does not train")
+    model, X, y, _ = make_problem(peer, problem)
+    got, expected = found[problem]["mean"], expected_dropping(model, X, y)
+    # 75 means within five standard errors, which none leaves by chance; and a rounding of the
+    # parameters, which the gradient is a difference of.
+    assert (np.abs(got - expected) <= 5 * found[problem]["error"] + 1e-6).all()
+    # Else the errors would allow anything.
+    assert np.abs(found[problem]["error"]).max() < 0.01
 
 
 # --- both sides are checked before they are timed ---------------------------------------------
@@ -248,29 +363,127 @@ QUICK = measure.Effort(sample=1e-4, budget=0.05, pairs=(2, 4), uncertainty=0.5)
 TINY = Cell("sgd", "tiny", 32)
 
 
-class Doubled(NumpyAdapter):
-    """Wrong on purpose: outputs and learning rate are too large."""
+class Wrong(NumpyAdapter):
+    """Wrong on purpose: outputs and learning rate are too large, or what a subclass changes."""
 
     def predictor(self, model, X):
         call = super().predictor(model, X)
         return lambda: call() * model.dtype.type(1.001)
 
     def trainer(self, model, X, y, batch):
-        faster = dataclasses.replace(model, learning_rate=1.01 * model.learning_rate)
-        return super().trainer(faster, X, y, batch)
+        return super().trainer(self.changed(model), X, y, batch)
+
+    def changed(self, model):
+        much = 1.01 if model.optimizer in ("sgd", "momentum") else 1.04
+        return dataclasses.replace(model, learning_rate=much * model.learning_rate)
 
 
-@pytest.mark.parametrize("task", ["latency", "predict", "sgd"])
-def test_what_does_not_agree_is_not_timed(task):
-    cell = dataclasses.replace(TINY, task=task, batch=1 if task == "latency" else 32)
+def assert_not_timed(cell, wrong_adapter):
+    """Right beside right is timed, and right beside wrong is not."""
     right = cells.run(cell, PEERS["numpy"], NumpyAdapter(1), NumpyAdapter(1), QUICK)
     assert right["agree"]
     assert "ratio" in right
-    wrong = cells.run(cell, PEERS["numpy"], NumpyAdapter(1), Doubled(1), QUICK)
+    wrong = cells.run(cell, PEERS["numpy"], NumpyAdapter(1), wrong_adapter(1), QUICK)
     assert not wrong["agree"]
     assert "ratio" not in wrong
     (problem,) = report.problems({"measurements": [right, wrong]})
     assert "was not timed" in problem
+
+
+@pytest.mark.parametrize("task", ["latency", "predict", *TRAINING])
+def test_what_does_not_agree_is_not_timed(task):
+    batch = 1 if task == "latency" else 32
+    assert_not_timed(dataclasses.replace(TINY, task=task, batch=batch), Wrong)
+
+
+class NoDecay(Wrong):
+    def changed(self, model):
+        return dataclasses.replace(model, weight_decay=0.0)
+
+
+class DropsMore(Wrong):
+    def changed(self, model):
+        return dataclasses.replace(model, dropout=1.4 * model.dropout)
+
+
+class DropsNothing(Wrong):
+    def changed(self, model):
+        return dataclasses.replace(model, dropout=0.0)
+
+
+class ScalesNothing(NumpyAdapter):
+    def trainer(self, model, X, y, batch):
+        trainer = super().trainer(model, X, y, batch)
+        for hidden in trainer.hidden:
+            hidden.forward = functools.partial(self.unscaled, hidden, hidden.forward)
+        return trainer
+
+    def unscaled(self, hidden, forward, Z):
+        forward(Z)
+        Z *= 1 - hidden.rate
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """A network with two hidden layers that is done soon, and its variants."""
+    toy = Shape("toy", (16, 48, 48, 4), "cross_entropy", {32: 64})
+    monkeypatch.setitem(SHAPES, "toy", toy)
+    for name, layer in (("dropout", {"dropout": 0.2}), ("layernorm", {"layer_norm": True})):
+        variant = dataclasses.replace(toy, name=f"toy-{name}", **layer)
+        monkeypatch.setitem(SHAPES, variant.name, variant)
+
+
+def test_a_forgotten_decay_is_not_timed(toys):
+    assert_not_timed(Cell("adamw", "toy", 32), NoDecay)
+
+
+@pytest.mark.parametrize("wrong", [DropsMore, DropsNothing, ScalesNothing])
+def test_dropout_that_differs_in_the_mean_is_not_timed(wrong, toys):
+    assert_not_timed(Cell("sgd", "toy-dropout", 32), wrong)
+
+
+def test_overhead_is_that_of_each_side_by_itself(toys):
+    cell = Cell("overhead", "toy-layernorm", 32)
+    result = cells.run(cell, PEERS["numpy"], NumpyAdapter(1), NumpyAdapter(1), QUICK)
+    assert result["agree"]
+    ratio = result["theirs"]["median"] / result["ours"]["median"]
+    assert result["ratio"]["median"] == pytest.approx(ratio, rel=1e-3)
+    assert result["ratio"]["low"] <= result["ratio"]["median"] <= result["ratio"]["high"]
+    result["ours"]["median"], result["theirs"]["median"] = 1.0826, 0.991
+    (table,) = report.tables({"measurements": [result]})
+    assert table.rows == [["toy-layernorm", "32", "+8.3 %", "-0.9 %"]]
+    wrong = cells.run(cell, PEERS["numpy"], NumpyAdapter(1), Wrong(1), QUICK)
+    assert not wrong["agree"]
+    assert "ratio" not in wrong
+
+
+class Counting(NumpyAdapter):
+    """Notes how many rows each of its trainers gets."""
+
+    def trainer(self, model, X, y, batch):
+        self.rows = [*getattr(self, "rows", []), len(X)]
+        return super().trainer(model, X, y, batch)
+
+
+@pytest.mark.parametrize(("long", "rows"), [(math.inf, [32 * 8, 32 * 64]), (0.0, [32 * 8])])
+def test_epochs_that_take_long_are_cut(monkeypatch, long, rows):
+    short = dataclasses.replace(SHAPES["tiny"], steps={32: 64}, checked_steps=8)
+    monkeypatch.setitem(SHAPES, "tiny", short)
+    monkeypatch.setattr(cells, "LONG", long)
+    sides = Counting(1), Counting(1)
+    assert cells.run(TINY, PEERS["numpy"], *sides, QUICK)["agree"]
+    assert [side.rows for side in sides] == [rows, rows]
+
+
+def test_sparse_cells_are_measured(monkeypatch):
+    if reason := ours.lacks("sparse"):
+        pytest.skip(reason)
+    monkeypatch.setitem(SHAPES, "text", dataclasses.replace(SHAPES["text"], steps={32: 16}))
+    peer = PEERS["scipy"]
+    for cell in GROUPS["sparse"].cells:
+        result = cells.run(cell, peer, FASTBP.adapter(1), peer.adapter(1), QUICK)
+        assert result["agree"]
+        assert result["ratio"]["median"] > 0
 
 
 def test_a_check_refuses_nan_and_what_has_not_moved():
@@ -401,7 +614,43 @@ def test_cells_are_named_apart_and_found_by_pattern():
     assert not cell.matches(["sgd/small", "smol", "1"])
 
 
+def test_groups_can_be_asked_for():
+    assert chosen() == [*GROUPS[DEFAULT].cells]
+    assert chosen(groups=("sparse",), quick=True) == [*GROUPS["sparse"].cells]
+    assert chosen(quick=True) == [cell for cell in GROUPS[DEFAULT].cells if is_quick(cell)]
+    assert [cell.name for cell in chosen(only=("momentum/small/*",))] == [
+        f"momentum/small/{batch}/float32/1" for batch in (1, 32, 256)
+    ]
+    assert chosen(only=("adam",), groups=("optimizers",)) == []
+    # A cell that two groups have is measured once.
+    both = chosen(groups=("activations", "layers"))
+    assert len(set(both)) == len(both) > 0
+    assert Cell("sgd", "small", 32) in both
+
+
+def test_start_up_belongs_to_the_default_group():
+    assert run.make_plan(peers=("numpy",)).startup
+    assert run.make_plan(groups=("sparse", DEFAULT), peers=("scipy",)).startup
+    assert not run.make_plan(groups=("sparse",), peers=("scipy",)).startup
+    assert not run.make_plan(only=("small",), peers=("numpy",)).startup
+    assert run.make_plan(only=("startup",), peers=("numpy",)).startup
+
+
+def test_every_group_is_on_the_page():
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    for name in GROUPS:
+        assert f"| `{name}` |" in page
+
+
+def test_every_cell_has_a_peer_and_fastbp():
+    for cell in all_cells():
+        assert any(peer.supports(cell) for peer in PEERS.values()), cell.name
+        assert cell.task == "digits" or FASTBP.supports(cell), cell.name
+
+
 def test_flops_of_known_networks():
+    # of 100 inputs that are not zero, 64 units and 10 outputs
+    assert SHAPES["text"].flops("sgd", 32) == 64 * (2 * (6400 + 640) + 640)
     # 16 x 32 and 32 x 1; the first layer's input needs no gradient
     assert SHAPES["tiny"].flops("predict", 1) == 2 * (512 + 32)
     assert SHAPES["tiny"].flops("sgd", 10) == 20 * (2 * (512 + 32) + 32)
@@ -413,9 +662,24 @@ def test_every_cell_has_data_that_fits_it():
         model = make_model(dataclasses.replace(cell, network="tiny"))
         assert model.dtype == cell.dtype
         assert model.flat.size == SHAPES["tiny"].n_parameters
+    for name in SHAPES.keys() - {"big", "text"}:  # the same as the others, only large
+        assert make_model(Cell("sgd", name, 32)).flat.size == SHAPES[name].n_parameters
     X, y = make_data(Cell("sgd", "small", 32, "float64"), 64)
     assert (X.shape, X.dtype, y.shape) == ((64, 64), np.float64, (64,))
     assert set(y) <= set(range(10))
+
+
+def test_sparse_rows_are_as_words_are():
+    X, y = make_data(Cell("sgd", "text", 32), 640)
+    assert (X.shape, X.dtype, y.shape) == ((640, 100_000), np.float32, (640,))
+    assert (np.diff(X.indptr) == 100).all()
+    assert X.has_canonical_format  # sorted, and no column twice
+    counts = np.bincount(X.indices % 1000, minlength=1000)
+    n = 640 * 100
+    for k in (0, 1, 10, 100):  # about 1 / (k + 1); within 3.5 sigma
+        chance = np.log((k + 2) / (k + 1)) / np.log(1000)
+        assert abs(counts[k] - n * chance) < 3.5 * np.sqrt(n * chance)
+    assert np.mean(X.data**2) == pytest.approx(1, rel=0.1)
 
 
 def test_flat_parameters_are_in_the_order_of_fastbp():
@@ -430,6 +694,15 @@ def test_peers_are_asked_for_what_they_can_do():
     assert not PEERS["mlpfile"].supports(Cell("sgd", "small", 1, threads="all"))
     assert not PEERS["onnxruntime"].supports(Cell("sgd", "small", 1))
     assert not PEERS["jax-scan"].supports(Cell("predict", "small", 1))
+    assert PEERS["scikit-learn"].supports(Cell("momentum", "small", 32))
+    assert not PEERS["scikit-learn"].supports(Cell("rmsprop", "small", 32))
+    assert PEERS["scikit-learn"].supports(Cell("sgd", "small-tanh", 32))
+    assert not PEERS["scikit-learn"].supports(Cell("sgd", "small-gelu", 32))
+    assert not PEERS["scikit-learn"].supports(Cell("sgd", "small-dropout", 32))
+    assert PEERS["scikit-learn"].supports(Cell("sgd", "text", 32))
+    assert not PEERS["torch"].supports(Cell("sgd", "text", 32))
+    assert PEERS["torch-bag"].supports(Cell("sgd", "text", 32))
+    assert not PEERS["torch-bag"].supports(Cell("sgd", "small", 32))
     assert PEERS["scikit-learn"].supports(Cell("digits", "digits", 32))
     assert not PEERS["numpy"].supports(Cell("digits", "digits", 32))
 
@@ -443,6 +716,13 @@ def test_a_missing_peer_is_skipped_with_the_reason(monkeypatch):
     plan = run.make_plan(only=("sgd/tiny/1/float32/1",), peers=("numpy", "ghost"))
     assert ("Ghost", "no_such_package not installed") in plan.skipped
     assert {group.peer.name for group in plan.groups} == {"numpy"}
+
+
+def test_what_fastbp_lacks_is_skipped_with_the_reason(monkeypatch):
+    monkeypatch.setattr(ours, "lacks", lambda need: "too old" if need == "adamw" else None)
+    plan = run.make_plan(only=("adamw/small/*", "sgd/small/*"), peers=("numpy",))
+    assert ("adamw", "too old") in plan.skipped
+    assert {cell.task for group in plan.groups for cell in group.cells} == {"sgd"}
 
 
 def test_a_process_has_one_number_of_threads_and_one_dtype():
@@ -496,10 +776,10 @@ def test_a_run_measures_what_was_planned(small_result):
 
 
 def test_the_report_has_a_row_for_each_cell(small_result):
-    text = report.markdown(small_result, ["step_time.png"])
+    text = report.markdown(small_result, ["step_time_sgd.png"])
     assert "| tiny | 1 |" in text
     assert "| tiny | 256 |" in text
-    assert "(step_time.png)" in text
+    assert "(step_time_sgd.png)" in text
     assert small_result["machine"]["versions"]["numpy"] == np.__version__
 
 
@@ -507,7 +787,7 @@ def test_plots_are_written(small_result, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib, of the extra bench, is not installed")
     from benchmarks import plots
 
-    assert plots.write(small_result, tmp_path) == ["step_time.png", "percent_of_peak.png"]
+    assert plots.write(small_result, tmp_path) == ["step_time_sgd.png", "percent_of_peak.png"]
     for path in tmp_path.iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -606,8 +886,11 @@ def test_command_line_returns_1_on_a_regression(small_result, tmp_path, monkeypa
         pytest.importorskip(package, reason=f"{package}, of the extra bench, is not installed")
     from benchmarks import __main__ as command
 
-    monkeypatch.setattr(run, "measure", lambda plan, tick: small_result)
     old = json.loads(json.dumps(small_result))
+    for each in old["measurements"]:  # without the noise of a busy machine
+        each["ratio"] = dict.fromkeys(("median", "low", "high"), each["ratio"]["median"])
+    result = json.loads(json.dumps(old))
+    monkeypatch.setattr(run, "measure", lambda plan, tick: result)
     path = tmp_path / "old.json"
     arguments = ["--quick", "--compare", str(path), "--output", str(tmp_path / "new")]
     path.write_text(run.as_json(old))
@@ -617,7 +900,7 @@ def test_command_line_returns_1_on_a_regression(small_result, tmp_path, monkeypa
             each["ratio"][name] *= 100
     path.write_text(run.as_json(old))
     assert command.main(arguments) == 1
-    assert json.loads((tmp_path / "new" / "results.json").read_text()) == small_result
+    assert json.loads((tmp_path / "new" / "results.json").read_text()) == result
 
 
 def test_every_adapter_is_an_adapter():

@@ -112,7 +112,8 @@ class Adapter(base.Adapter):
 
     def predictor(self, model: Model, X: Inputs) -> Callable[[], Array]:
         net = network(model, softmax=model.softmax)
-        return partial(net.predict, X[0] if X.shape[0] == 1 else X, **self._options)
+        single = model.nonzeros is None and len(X) == 1
+        return partial(net.predict, X[0] if single else X, **self._options)
 
     def trainer(self, model: Model, X: Inputs, y: Array, batch: int) -> Trainer:
         return Trainer(model, X, y, batch, self._options)
