@@ -2,8 +2,8 @@
 
 Dispatch is synchronous, which halves the time of a small call on a CPU. The parameters of a
 prediction are constants of the compiled function, and those of a training step are donated, so
-that they are updated in place. The rows of a batch are picked inside the compiled step. Dropout takes
-JAX's default generator: XLA's own ("rbg") is many times slower on a CPU.
+that they are updated in place. The rows of a batch are picked inside the compiled step. Dropout
+takes JAX's default generator: XLA's own ("rbg") is many times slower on a CPU.
 """
 
 from __future__ import annotations

@@ -73,8 +73,9 @@ def make_optimizer(model: Model, tensors: list[torch.Tensor]) -> torch.optim.Opt
         return torch.optim.RMSprop(tensors, lr=rate)  # foreach is slower on a CPU
     if model.optimizer == "adamw":
         return torch.optim.AdamW(tensors, lr=rate, weight_decay=model.weight_decay, fused=True)
-    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[model.optimizer]
-    return kind(tensors, lr=rate, fused=True)
+    if model.optimizer == "adam":
+        return torch.optim.Adam(tensors, lr=rate, fused=True)
+    return torch.optim.SGD(tensors, lr=rate, fused=True)
 
 
 class Trainer(base.Trainer):
