@@ -23,11 +23,16 @@ from fastbp.layers import (
 )
 
 __all__ = [
-    "Record", "Weighted", "checked_stack", "column_spread", "flatten", "rebuilt", "walk",
+    "Record", "Weighted", "checked_stack", "flatten", "means_and_deviations", "rebuilt", "walk",
 ]
 
 # The layers that have parameters.
 Weighted = Dense | BatchNorm | LayerNorm
+# What the engine calls each.
+KINDS: dict[type[Layer], str] = {
+    Dense: "dense", BatchNorm: "batch_norm", LayerNorm: "layer_norm", Normalize: "normalize",
+    Residual: "residual",
+}
 
 
 @dataclass
@@ -92,12 +97,6 @@ class Record:
         return fields
 
 
-KINDS: dict[type[Layer], str] = {
-    Dense: "dense", BatchNorm: "batch_norm", LayerNorm: "layer_norm", Normalize: "normalize",
-    Residual: "residual",
-}
-
-
 def checked_stack(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """Return the layers of a network as a tuple, or raise TypeError or ValueError."""
     checked = checked_layers(layers)
@@ -140,52 +139,65 @@ def flatten(n_inputs: int, layers: Sequence[Layer]) -> tuple[list[Record], float
         If a Residual changes the width.
     """
     records: list[Record] = []
-    dropped = [0.0]
+    dropped_inputs = 0.0
 
-    def add(layer: Layer, n_out: int) -> Record:
+    def width() -> int:
+        return records[-1].n_out if records else n_inputs
+
+    def add(layer: Layer, n_out: int, source: int = -1) -> None:
+        weight = statistics = 0
         if records:
             last = records[-1]
-            n_in, offset = last.n_out, last.end
-            statistics = last.statistics + 2 * last.n_out * last.gathers
-        else:
-            n_in, offset, statistics = n_inputs, 0, 0
-        width = 0
+            weight, statistics = last.end, last.statistics + 2 * last.n_out * last.gathers
+        bias = weight
         if isinstance(layer, Weighted):
-            width = n_in * n_out if isinstance(layer, Dense) else n_out
-        records.append(Record(layer, n_in, n_out, offset, offset + width, statistics))
-        return records[-1]
+            bias += width() * n_out if isinstance(layer, Dense) else n_out
+        records.append(Record(layer, width(), n_out, weight, bias, statistics, source))
 
     def visit(inside: Sequence[Layer]) -> None:
+        nonlocal dropped_inputs
         for layer in inside:
-            width = records[-1].n_out if records else n_inputs
-            if isinstance(layer, Dropout):
-                if records:
-                    records[-1].dropout = layer.rate
-                else:
-                    dropped[0] = layer.rate
-            elif isinstance(layer, Residual):
-                source = len(records) - 1
+            if isinstance(layer, Residual):
+                source, n_out = len(records) - 1, width()
                 visit(layer.layers)
-                if records[-1].n_out != width:
+                if width() != n_out:
                     raise ValueError(
-                        f"layers of a Residual must end as wide as they begin, {width}, "
-                        f"got {records[-1].n_out} from {layer}"
+                        f"layers of a Residual must end as wide as they begin, {n_out}, "
+                        f"got {width()} from {layer}"
                     )
-                add(layer, width).source = source
+                add(layer, n_out, source)
+            elif not isinstance(layer, Dropout):
+                add(layer, layer.units if isinstance(layer, Dense) else width())
+            elif records:
+                records[-1].dropout = layer.rate
             else:
-                add(layer, layer.units if isinstance(layer, Dense) else width)
+                dropped_inputs = layer.rate
 
     visit(layers)
-    return records, dropped[0]
+    return records, dropped_inputs
 
 
-def column_spread(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of each column, taken as 1 where a column is constant."""
-    mean = X.mean(axis=0, dtype=np.float64)
-    square = np.zeros(X.shape[1])
-    for start in range(0, len(X), 1024):  # so that no copy of X is made
-        square += ((X[start : start + 1024] - mean) ** 2).sum(axis=0)
-    deviation = np.sqrt(square / len(X))
+def means_and_deviations(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each column, taken as 1 where a column is constant.
+
+    Raises
+    ------
+    ValueError
+        If one of them overflows float64.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = X.mean(axis=0, dtype=np.float64)
+        square = np.zeros(X.shape[1])
+        for start in range(0, len(X), 1024):  # so that no copy of X is made
+            square += ((X[start : start + 1024] - mean) ** 2).sum(axis=0)
+        deviation = np.sqrt(square / len(X))
+    overflows = np.flatnonzero(~np.isfinite(deviation))
+    if overflows.size:
+        raise ValueError(
+            f"X must have a standard deviation that float64 can hold, got column {overflows[0]} "
+            f"from {X[:, overflows[0]].min()} to {X[:, overflows[0]].max()}"
+        )
     constant = X.min(axis=0) == X.max(axis=0)
+    mean[constant] = X[0, constant]  # not a sum's rounding
     deviation[constant | (deviation < np.finfo(X.dtype).tiny)] = 1
     return mean, deviation

@@ -190,7 +190,7 @@ class Ensemble:
         )
         seconds = (time.perf_counter() - started) / len(networks)
         for number, (network, (loss, _)) in enumerate(zip(networks, results, strict=True)):
-            if not (math.isfinite(loss) and engine.all_finite(network._plan.parameters)):
+            if not (math.isfinite(loss) and training.is_finite(network._plan)):
                 for each, before in zip(networks, last_good, strict=True):
                     training.go_back(each._plan, before)
                 raise FloatingPointError(

@@ -18,8 +18,8 @@ from fastbp._records import (
     Record,
     Weighted,
     checked_stack,
-    column_spread,
     flatten,
+    means_and_deviations,
     rebuilt,
     walk,
 )
@@ -480,7 +480,8 @@ class Network(Predictor):
         Raises
         ------
         TypeError, ValueError
-            If X is not as above, or the network does not begin with a Normalize layer.
+            If X is not as above or its deviation overflows, or the network does not begin with a
+            Normalize layer; nothing has been changed then.
         """
         if not isinstance(self._layers[0], Normalize):
             raise ValueError(f"the first layer must be Normalize() to adapt, got {self._layers[0]}")
@@ -489,7 +490,7 @@ class Network(Predictor):
     def _adapt(self, X: NDArray[Any] | SparseRows) -> None:
         assert not isinstance(X, SparseRows)  # which a Normalize layer does not take
         mean, deviation = self.statistics[0]
-        mean[...], deviation[...] = column_spread(X)
+        mean[...], deviation[...] = means_and_deviations(X)
 
     # --- how it learns ----------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ def range_test(
             order = progress.rng.permutation(len(samples[0]))
         rows, order = order[:batch_size], order[batch_size:]
         loss, _, _ = plan.epoch(*samples, rows, batch_size, float(rate), 1, key, step)
-        if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
+        if not (math.isfinite(loss) and is_finite(plan)):
             break
         losses.append(loss)
         if loss > 4 * min(losses) > 0:
@@ -163,6 +163,11 @@ def snapshot(plan: engine.Plan, into: Snapshot | None = None) -> Snapshot:
     parameters[...], state[...] = plan.parameters, plan.state
     statistics[...] = plan.statistics
     return parameters, state, statistics, plan.progress
+
+
+def is_finite(plan: engine.Plan) -> bool:
+    """Tell whether what training changes still is."""
+    return engine.all_finite(plan.parameters) and engine.all_finite(plan.statistics)
 
 
 def go_back(plan: engine.Plan, to: Snapshot) -> None:
@@ -264,7 +269,7 @@ def train(
                 network, plan, samples, order, step_size, rates, key, settings
             )
             seconds = time.perf_counter() - started
-            if not (math.isfinite(loss) and engine.all_finite(plan.parameters)):
+            if not (math.isfinite(loss) and is_finite(plan)):
                 go_back(plan, last_good)
                 step = steps if math.isfinite(loss) else steps + 1
                 raise FloatingPointError(

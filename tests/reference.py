@@ -261,3 +261,155 @@ def reference_of(net):
         net.parameters, [net.n_inputs, *(layer.units for layer in dense)],
         [layer.activation for layer in dense], net.loss.name,
     )
+
+
+# --- layers of every kind -------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Passed:
+    """What a way through the layers has found."""
+
+    outputs: np.ndarray
+    statistics: list  # as they are afterwards
+    penalty: complex  # of the weights that are trained
+    trained: np.ndarray  # for each parameter, whether it is
+
+
+@dataclasses.dataclass
+class LayeredReference:
+    """A network of any layers, as they are defined; its gradient knows no formula of its own.
+
+    Whatever is computed here is an analytic function of the parameters, so a step along the
+    imaginary axis has the derivative in its imaginary part without any cancellation (Squire and
+    Trapp 1998): to the last digits, from the way forward alone. `parameters` is flat, in the order
+    in which the layers are met; `statistics` has the pair of each layer that has one.
+    """
+
+    layers: tuple
+    loss: str
+    parameters: np.ndarray
+    statistics: list
+
+    def forward(self, X, parameters=None, mask=None, training=False):
+        """`mask(record, width, rate)` is what Dropout multiplies by; without one it does nothing.
+
+        Records are counted as the engine does: layers but for Dropout, a Residual after what is
+        in it.
+        """
+        theta = self.parameters if parameters is None else parameters
+        statistics, after, trained = iter(self.statistics), [], np.zeros(len(theta), bool)
+        at, records, penalty = 0, 0, 0.0
+
+        def take(layer, *shape):
+            nonlocal at
+            start, at = at, at + int(np.prod(shape))
+            trained[start:at] = layer.trainable
+            return theta[start:at].reshape(shape)
+
+        def through(layers, A):
+            nonlocal records, penalty
+            for layer in layers:
+                kind = type(layer).__name__
+                if kind == "Dropout":
+                    A = A * mask(records - 1, A.shape[1], layer.rate) if mask else A
+                    continue
+                if kind == "Dense":
+                    W, b = take(layer, A.shape[1], layer.units), take(layer, layer.units)
+                    Z = A @ W + b
+                    size = np.where(np.real(W) < 0, -W, W)
+                    penalty += layer.trainable * (layer.l1 * size + layer.l2 / 2 * W**2).sum()
+                elif kind == "Residual":
+                    Z = A + through(layer.layers, A)
+                elif kind == "Normalize":
+                    mean, deviation = next(statistics)
+                    after.append((mean, deviation))
+                    Z = (A - mean) / deviation
+                else:
+                    gain, shift = take(layer, A.shape[1]), take(layer, A.shape[1])
+                    if kind == "LayerNorm":
+                        mean = A.mean(axis=1, keepdims=True)
+                        variance = ((A - mean) ** 2).mean(axis=1, keepdims=True)
+                    else:
+                        pair = mean, variance = next(statistics)
+                        if training and layer.trainable and len(A) > 1:
+                            mean = A.mean(axis=0)
+                            variance = ((A - mean) ** 2).mean(axis=0)
+                            population = variance * len(A) / (len(A) - 1)
+                            pair = tuple(
+                                old + layer.momentum * (np.real(new) - old)
+                                for old, new in zip(pair, (mean, population), strict=True)
+                            )
+                        after.append(pair)
+                    Z = gain * (A - mean) / np.sqrt(variance + layer.epsilon) + shift
+                A = ACTIVATIONS[getattr(layer, "activation", "identity")](Z)
+                records += 1
+            return A
+
+        outputs = through(self.layers, X)
+        assert at == len(theta)
+        return Passed(outputs, after, penalty, trained)
+
+    def objective(self, X, y, weights, parameters=None, masks=None, training=False):
+        """The mean loss, penalties left out; the penalty; statistics afterwards; what is trained.
+
+        In training, batches of more than 1024 rows go through in equal parts. `masks` is `mask` of
+        `forward` for a whole batch.
+        """
+        n_parts = -(-len(X) // 1024) if training else 1
+        size, total, now = -(-len(X) // n_parts), 0.0, self
+        for start in range(0, len(X), size):
+            rows = slice(start, start + size)
+            mask = masks and (lambda *record, rows=rows: masks(*record)[rows])
+            passed = now.forward(X[rows], parameters, mask, training)
+            now = dataclasses.replace(now, statistics=passed.statistics)
+            p, target = passed.outputs, y[rows]
+            if self.loss == "squared_error":
+                losses = ((p - target) ** 2).sum(axis=1) / 2
+            else:
+                losses = -(target * np.log(p)).sum(axis=1)
+            total += (weights[rows] * losses).sum() / len(X)
+        return total, passed.penalty, passed.statistics, passed.trained
+
+    def gradient(self, X, y, weights, masks=None, training=False):
+        """Of loss and penalty by all parameters that are trained, and 0 by the others."""
+        step = 1e-30
+        *_, trained = self.objective(X, y, weights)
+        gradient = np.zeros(len(trained))
+        for k in np.flatnonzero(trained):
+            theta = self.parameters.astype(complex)
+            theta[k] += step * 1j
+            loss, penalty, *_ = self.objective(X, y, weights, theta, masks, training)
+            gradient[k] = (loss + penalty).imag / step
+        return gradient
+
+
+def layered_reference_of(net):
+    """The reference of a network of any layers, as it is now, in float64."""
+    return LayeredReference(
+        net.layers, net.loss.name, net.parameters.astype(float),
+        [tuple(vector.astype(float) for vector in pair) for pair in net.statistics],
+    )
+
+
+# --- dropout
+
+MASK = (1 << 64) - 1
+
+
+def mixed(x):
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def kept(key, step, layer, rows, width, rate):
+    """The mask, already divided by what is kept, by the hash that is documented in the engine."""
+    key = mixed((mixed((mixed(key) + step) & MASK) + layer + 1) & MASK)
+    x = np.arange(rows * width, dtype=np.uint32)
+    with np.errstate(over="ignore"):
+        x = x * np.uint32(0x9E3779B9) + np.uint32(key & 0xFFFFFFFF)
+        x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+        x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+        x = (x ^ (x >> np.uint32(16))) + np.uint32(key >> 32)
+    return np.where(x >= int(rate * 2**32), 1 / (1 - rate), 0).reshape(rows, width)

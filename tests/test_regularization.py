@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from reference import ACTIVATIONS, DERIVATIVES, reference_of
+from reference import ACTIVATIONS, DERIVATIVES, kept, reference_of
 from scipy import stats
 
 from fastbp import LBFGS, SGD, Adam, Dense, Dropout, Network, _dispatch
@@ -129,26 +129,6 @@ def test_max_norm_of_single_rows_in_a_fit():
 
 
 # --- dropout
-
-MASK = (1 << 64) - 1
-
-
-def mixed(x):
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
-    return x ^ (x >> 31)
-
-
-def kept(key, step, layer, rows, width, rate):
-    """The mask, already divided by what is kept, by the hash that is documented in the engine."""
-    key = mixed((mixed((mixed(key) + step) & MASK) + layer + 1) & MASK)
-    x = np.arange(rows * width, dtype=np.uint32)
-    with np.errstate(over="ignore"):
-        x = x * np.uint32(0x9E3779B9) + np.uint32(key & 0xFFFFFFFF)
-        x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
-        x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
-        x = (x ^ (x >> np.uint32(16))) + np.uint32(key >> 32)
-    return np.where(x >= int(rate * 2**32), 1 / (1 - rate), 0).reshape(rows, width)
 
 
 def dropping(hidden, rates, optimizer=None, dtype="float64"):

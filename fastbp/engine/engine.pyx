@@ -39,7 +39,7 @@ from .passes cimport (
 from .products cimport Goal, finish_update, limit_norms, round_up
 from .random cimport step_key
 from .records cimport (
-    BATCH_NORM, DENSE, LAYER_NORM, RESIDUAL, STANDARDIZE, Batch, Layer, Net, Samples, real,
+    BATCH_NORM, DENSE, LAYER_NORM, NORMALIZE, RESIDUAL, Batch, Layer, Net, Samples, real,
 )
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES, panel_width, weighted_sum
@@ -74,7 +74,7 @@ LAYERS = {
     "dense": DENSE,
     "batch_norm": BATCH_NORM,
     "layer_norm": LAYER_NORM,
-    "normalize": STANDARDIZE,
+    "normalize": NORMALIZE,
     "residual": RESIDUAL,
 }
 # The names users write, in the order error messages list them.
@@ -191,9 +191,16 @@ cdef Py_ssize_t rows_per_pass(
     cdef Py_ssize_t passes = 1
     if flops > ONE_PASS_FLOPS:
         passes = <Py_ssize_t>min(<double>n, ceil(flops / MANY_PASSES_FLOPS))
-    if net.has_batch_norms:     # whose passes are normalised one by one: none shall be small
-        passes = max(passes, (n + MOST_ROWS - 1) // MOST_ROWS)
     return min(MOST_ROWS, (n + passes - 1) // passes)
+
+
+cdef inline Py_ssize_t even_part(Py_ssize_t n, Py_ssize_t most) noexcept nogil:
+    """How many rows a pass takes where n rows are cut evenly, into parts of at most `most`."""
+    cdef Py_ssize_t parts
+    if n <= most:
+        return n
+    parts = (n + most - 1) // most
+    return (n + parts - 1) // parts
 
 
 cdef struct Sweep:
@@ -289,7 +296,7 @@ cdef Status advance(
     cdef Py_ssize_t size, n, at
     while epoch.start < samples.n:
         size = min(epoch.batch_size, samples.n - epoch.start)
-        n = min(work.rows, size - epoch.done)
+        n = min(even_part(size, work.rows), size - epoch.done)
         rate = epoch.rates[0 if epoch.constant else epoch.steps]
         begin_step(&rule, rate, step_key(work.key, epoch.first_step + epoch.steps, net.depth))
         if is_first(member) and net.drops:
@@ -415,7 +422,7 @@ cdef Status predict_rows(
             if at == net.depth - 1:
                 outputs = out + start * net.n_out
             layer_forward(net, layer, layer.activation, parameters, NULL, &batch, inputs, source,
-                          outputs, NULL, NULL, 0, False, scratch, member)
+                          outputs, NULL, NULL, False, scratch, member)
             inputs = outputs
         start += batch.n
         flops += batch.n * FORWARD * samples.products
@@ -449,7 +456,6 @@ cdef Status differentiate(
     cdef const Net* net = &own
     cdef Py_ssize_t n_out = net.n_out, at, n, first, width, i, k
     cdef const Layer* layer
-    cdef real* moments
     cdef real* delta = <real*>work.delta
     cdef Batch batch
     own.from_logits = False     # outputs are those of the last activation
@@ -466,9 +472,7 @@ cdef Status differentiate(
                 if slopes_of(layer, parameters, work) != NULL:
                     repeat_rows(slopes_of(layer, parameters, work), n, layer.n_out, width)
                 if layer.kind == LAYER_NORM:
-                    moments = moments_of(net, layer, parameters, work)
-                    repeat_rows(moments, n, 1, width)
-                    repeat_rows(moments + moments_room(net, work.rows), n, 1, width)
+                    repeat_rows(moments_of(net, layer, parameters, work), 2 * n, 1, width)
             memcpy(work.inputs, batch.X, n * net.n_in * sizeof(real))
             repeat_rows(<real*>work.inputs, n, net.n_in, width)
             memset(delta, 0, n * width * n_out * sizeof(real))
@@ -725,7 +729,7 @@ cdef void* allocate_workspace(
     cdef Py_ssize_t outputs = room(rows * net.n_outputs, item)
     cdef Py_ssize_t slopes = outputs if net.has_slopes else 0
     cdef Py_ssize_t kept = outputs if net.has_sums else 0
-    cdef Py_ssize_t moments = room(2 * net.n_norms * moments_room(net, rows), item)
+    cdef Py_ssize_t moments = room(net.n_norms * moments_room(net, rows), item)
     cdef Py_ssize_t gathered = room(net.n_statistics, item)
     cdef Py_ssize_t delta = room(2 * rows * net.widest, item)
     cdef Py_ssize_t one_hot = room(net.widest * threads, item)
@@ -770,7 +774,7 @@ cdef bint lacks_statistics(const Net* net, bint single) noexcept nogil:
     """Whether a normalisation of the inputs has not been told their deviations yet."""
     cdef const Layer* first = &net.layers[0]
     cdef Py_ssize_t at = first.statistics + first.n_in
-    if first.kind != STANDARDIZE:
+    if first.kind != NORMALIZE:
         return False
     if single:
         return (<float*>net.statistics)[at] == 0
@@ -895,7 +899,7 @@ cdef class Plan:
             net.n_norms += layer.kind == BATCH_NORM or layer.kind == LAYER_NORM
             net.has_batch_norms |= layer.kind == BATCH_NORM
             net.has_sums |= layer.kind == RESIDUAL
-            if layer.kind == BATCH_NORM or layer.kind == STANDARDIZE:
+            if layer.kind == BATCH_NORM or layer.kind == NORMALIZE:
                 net.n_statistics = max(net.n_statistics, layer.statistics + 2 * layer.n_out)
             net.has_slopes |= activations.needs_slopes(layer.activation) or layer.dropout > 0
             net.drops |= layer.dropout > 0
@@ -908,7 +912,7 @@ cdef class Plan:
             assert at == 0 or layer.n_in == net.layers[at - 1].n_out
             assert layer.kind == DENSE or layer.n_in == layer.n_out
             assert -1 <= layer.source < at or layer.kind != RESIDUAL
-            if layer.kind != RESIDUAL and layer.kind != STANDARDIZE:
+            if layer.kind != RESIDUAL and layer.kind != NORMALIZE:
                 net.n_parameters = max(net.n_parameters, layer.bias + layer.n_out)
         net.n_in = net.layers[0].n_in
         net.n_out = layer.n_out
@@ -1449,6 +1453,9 @@ cdef class Plan:
         cdef Py_ssize_t rows
         self.refuse_while_training()
         rows = rows_per_pass(&self.net, batch, row_flops, self.item)
+        if call.task == TRAIN and self.net.has_batch_norms:
+            # what is normalised together must not depend on how fast a processor is
+            rows = min(batch, <Py_ssize_t>MOST_ROWS)
         n_threads = useful_threads(samples.n, rows, row_flops, n_threads)
         self.prepare(rows, batch, n_threads, samples.X == NULL,
                      call.epoch if call.task == TRAIN else NULL)
@@ -1462,7 +1469,8 @@ cdef class Plan:
 
     cdef void finish(self, const Call* call) noexcept:
         """Leave everything as of the last whole step, and let others train."""
-        if call.task == TRAIN and call.epoch.done > 0:      # in the middle of a step
+        if call.task == TRAIN and self.net.has_batch_norms and call.epoch.done > 0:
+            # in the middle of a step
             memcpy(self.net.statistics, self.work.gathered, self.net.n_statistics * self.item)
         self.failure = None
         self.training = False

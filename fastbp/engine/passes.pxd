@@ -80,8 +80,8 @@ cdef inline real* slopes_of(
 
 
 cdef inline Py_ssize_t moments_room(const Net* net, Py_ssize_t rows) noexcept nogil:
-    """Elements of one vector of moments: of all columns, or of all rows."""
-    return max(net.widest, rows)
+    """Elements for the moments of one normalisation: two for each column, or for each row."""
+    return 2 * max(net.widest, rows)
 
 
 cdef inline real* moments_of(
@@ -89,7 +89,7 @@ cdef inline real* moments_of(
 ) noexcept nogil:
     if work.moments == NULL:
         return NULL
-    return <real*>work.moments + 2 * layer.norm * moments_room(net, work.rows)
+    return <real*>work.moments + layer.norm * moments_room(net, work.rows)
 
 
 cdef inline Outer* late_update(
@@ -155,7 +155,7 @@ cdef inline void drop_outputs(
 cdef inline void layer_forward(
     const Net* net, const Layer* layer, int activation, const real* parameters, Outer* late,
     const Batch* batch, const real* inputs, const real* source, real* outputs, real* slopes,
-    real* moments, Py_ssize_t room, bint training, real* scratch, const Member* member,
+    real* moments, bint training, real* scratch, const Member* member,
 ) noexcept nogil:
     """The outputs of one layer of any kind; `source` is what a sum adds."""
     if inputs == NULL:
@@ -165,7 +165,7 @@ cdef inline void layer_forward(
                 member)
     else:
         norm_forward(layer, parameters, <const real*>net.statistics, inputs, source, batch.n,
-                     outputs, slopes, moments, room, training, scratch, member)
+                     outputs, slopes, moments, training, scratch, member)
 
 
 cdef inline void forward_pass(
@@ -188,8 +188,7 @@ cdef inline void forward_pass(
                       IDENTITY if net.from_logits and at == net.depth - 1 else layer.activation,
                       parameters, late_update(net, at, work), batch, inputs, source, outputs,
                       slopes_of(layer, parameters, work), moments_of(net, layer, parameters, work),
-                      moments_room(net, work.rows), work.training,
-                      own_scratch(parameters, work, member), member)
+                      work.training, own_scratch(parameters, work, member), member)
         if work.training and layer.dropout > 0:
             drop_outputs(layer, at, outputs, batch.n, work, member)
         inputs = outputs
@@ -359,8 +358,7 @@ cdef inline void backward_pass(
             norm_backward(layer, activation, alpha, parameters, <real*>net.statistics, inputs,
                           slopes, delta, n, D_in, own_goal,
                           <real*>work.kept + layer.output * work.rows,
-                          moments_of(net, layer, parameters, work), moments_room(net, work.rows),
-                          work.training, scratch, member)
+                          moments_of(net, layer, parameters, work), work.training, scratch, member)
         if D_in != NULL and net.has_sums:
             add_kept(net, at - 1, activation, alpha, inputs, slopes, n, D_in, work, member)
         delta, delta_below = delta_below, delta

@@ -11,7 +11,7 @@ cdef enum Kind:
     DENSE
     BATCH_NORM                  # each column, by mean and variance of the batch
     LAYER_NORM                  # each row, by its own
-    STANDARDIZE                 # each column, by mean and deviation of the training data
+    NORMALIZE                   # each column, by mean and deviation of the training data
     RESIDUAL                    # the sum of the layer before and one further before
 
 
