@@ -111,9 +111,10 @@ class Dropout:
 class Normalize:
     """Subtracts from each feature its mean, and divides it by its standard deviation.
 
-    Only a network's first layer. The statistics are those of the data of the first `fit`, or of
-    `Network.adapt`, and stay inside the network: it goes on taking raw inputs. A feature that does
-    not vary is divided by 1.
+    Only a network's first layer. The statistics are those of the samples that the first `fit`
+    trains on, or of `Network.adapt`, and stay inside the network: it goes on taking raw inputs. The
+    deviation is that of the samples themselves, as NumPy's ``std`` has it; a feature that does not
+    vary is divided by 1.
 
     Examples
     --------
@@ -132,11 +133,12 @@ def _check_norm(layer: Any) -> None:
 
 @dataclass(frozen=True, repr=False)
 class BatchNorm:
-    """Normalises each of its inputs by mean and variance of the batch: ``f(gain x' + shift)``.
+    """Normalises each column by mean and variance of the batch: ``f(gain x' + shift)``.
 
-    It puts ``x' = (x - mean) / sqrt(variance + epsilon)`` through a gain, 1 at first, and a shift,
-    0 at first, both trained. Prediction and evaluation go by running statistics that training
-    gathers, and so does a step of one row (Ioffe and Szegedy 2015).
+    It puts ``x' = (x - mean) / sqrt(variance + epsilon)`` through a gain for each column, 1 at
+    first, and a shift, 0 at first, both trained. Prediction, `Network.evaluate` and
+    `Network.loss_and_gradient` go by running statistics that training gathers, and so does a step
+    of one row, which leaves them as they are (Ioffe and Szegedy 2015).
 
     Parameters
     ----------
@@ -146,9 +148,10 @@ class BatchNorm:
         In (0, 1]: the weight of each batch in the running statistics, as PyTorch counts; Keras
         calls 1 minus this momentum.
     epsilon : float
-        Positive.
+        Positive; keeps a column that hardly varies from being blown up.
     trainable : bool
-        Whether training changes the layer; otherwise it goes by its running statistics then, too.
+        Whether training changes the layer, its running statistics included; otherwise it goes by
+        them in training, too.
 
     Raises
     ------
@@ -157,8 +160,9 @@ class BatchNorm:
 
     Notes
     -----
-    The running variance is that of the population, ``n / (n - 1)`` of the batch's. A batch of more
-    than 1024 rows is normalised in equal parts (Hoffer and others 2017).
+    What is normalised is divided by the deviation of the batch's n rows; the running variance
+    gathers ``n / (n - 1)`` of its square, an unbiased estimate of the population's, as in PyTorch.
+    A batch of more than 1024 rows is normalised in equal parts (Hoffer and others 2017).
 
     Examples
     --------
@@ -196,7 +200,7 @@ class LayerNorm:
     activation : str or activation
         The function f, as for `Dense`, but for softmax and its logarithm.
     epsilon : float
-        Positive.
+        Positive; keeps a row that hardly varies from being blown up.
     trainable : bool
         Whether training changes the layer.
 
@@ -226,7 +230,7 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Residual:
-    """The sum of its input and of what its layers make of it (He and others 2015).
+    """The sum of its input and of what its layers make of it (He and others 2016).
 
     Parameters
     ----------

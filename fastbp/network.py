@@ -249,7 +249,7 @@ class Network(Predictor):
             "  ".join(
                 cell.rjust(width) if column >= 3 else cell.ljust(width)
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
+            ).rstrip()
             for row in rows
         ]
         rule = "-" * len(lines[0])

@@ -30,16 +30,28 @@ import numpy as np
 import fastbp
 from fastbp.callbacks import Callback
 
-pipe, rows, widths, batch_size, moments = json.loads(sys.argv[1])
+pipe, rows, widths, batch_size, norms, moments = json.loads(sys.argv[1])
 # Shells start background jobs with SIGINT ignored, and Python then leaves it so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((rows, widths[0])), rng.standard_normal((rows, widths[-1]))
 layers = [fastbp.Dense(width, "tanh") for width in widths[1:]]
+if norms:
+    layers[1:1] = [fastbp.BatchNorm()]
+    layers[:0] = [fastbp.Normalize()]
 
 def make_network():
-    return fastbp.Network(widths[0], layers, optimizer=fastbp.SGD(0.01), dtype="float64", seed=1)
+    network = fastbp.Network(widths[0], layers, optimizer=fastbp.SGD(0.01), dtype="float64", seed=1)
+    if norms:
+        network.adapt(X)
+    return network
+
+def all_vectors(network):
+    return [network.parameters, *(vector for pair in network.statistics for vector in pair)]
+
+def all_of(network):
+    return np.concatenate(all_vectors(network))
 
 class Watched(Callback):
     def __init__(self):
@@ -49,7 +61,7 @@ class Watched(Callback):
         self.begun.set()
 
     def on_epoch_end(self, network, history):
-        epoch_starts.append(network.parameters.copy())
+        epoch_starts.append(all_of(network))
 
 def cpu_seconds_of_the_others():
     return time.process_time() - time.thread_time()
@@ -66,31 +78,34 @@ network.evaluate(X[:1], y[:1])  # loads SciPy's BLAS
 size = batch_size or rows
 results = []
 for moment in moments:
-    epoch_starts = [network.parameters.copy()]
+    epoch_starts = [all_of(network)]
     watched = Watched()
     threading.Thread(target=tell_when_training, args=(watched.begun, moment), daemon=True).start()
     try:
         network.fit(X, y, epochs=10**6, batch_size=batch_size, shuffle=False, callbacks=[watched])
     except KeyboardInterrupt:
         interrupted_at = time.monotonic_ns()
-    left = network.parameters.copy()
+    left = all_of(network)
     # Replay the interrupted epoch, step by step, until the parameters are the ones left.
-    twin.parameters[:] = epoch_starts[-1]
+    start = 0
+    for vector in all_vectors(twin):
+        vector[:] = epoch_starts[-1][start : start + len(vector)]
+        start += len(vector)
     steps = 0
-    while not np.array_equal(twin.parameters, left) and steps * size < rows:
+    while not np.array_equal(all_of(twin), left) and steps * size < rows:
         twin.train_step(X[steps * size :][:size], y[steps * size :][:size])
         steps += 1
     results.append({
         "interrupted_at": interrupted_at,
         "steps": steps,
-        "whole_step": np.array_equal(twin.parameters, left),
+        "whole_step": np.array_equal(all_of(twin), left),
         "finite": bool(np.isfinite(left).all()),
     })
 
 # Usable: it goes on just as a network does that was never interrupted.
 for one in (network, twin):
     one.fit(X[:50], y[:50], batch_size=10, shuffle=False)
-usable = np.array_equal(network.parameters, twin.parameters)
+usable = np.array_equal(all_of(network), all_of(twin))
 usable = usable and np.array_equal(network.predict(X[:5]), twin.predict(X[:5]))
 print(json.dumps([results, bool(usable and np.isfinite(network.predict(X[:5])).all())]))
 """
@@ -100,10 +115,10 @@ print(json.dumps([results, bool(usable and np.isfinite(network.predict(X[:5])).a
 MOMENTS = [0.01, 0.05, 0.1, 0.15, 0.2]
 
 
-def interrupt(rows, widths, batch_size):
+def interrupt(rows, widths, batch_size, norms):
     """Send SIGINT to fits that are under way; what their process found, and the delays in ns."""
     read_end, write_end = os.pipe()
-    arguments = json.dumps([write_end, rows, widths, batch_size, MOMENTS])
+    arguments = json.dumps([write_end, rows, widths, batch_size, norms, MOMENTS])
     # One BLAS thread: the longest pieces of work there are, on a busy machine as on an idle one.
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED_FIT, arguments],
@@ -129,13 +144,14 @@ def interrupt(rows, widths, batch_size):
     return results, usable, [result["interrupted_at"] - sent for result, sent in pairs]
 
 
-# Rows, widths and batch size: epochs of 20 to 50 GFLOP, for mini-batches, for one step over many
-# rows, and for one over wide layers; and a shorter one of single rows.
+# Rows, widths, batch size and whether to normalise: epochs of 20 to 50 GFLOP, for mini-batches, for
+# one step over many rows, and for one over wide layers; and a shorter one of single rows.
 LONG_EPOCHS = {
-    "mini-batches": (50_000, [8, 256, 256, 1], 32),
-    "single rows": (20_000, [300, 128, 1], 1),
-    "one step over many rows": (20_000, [8, 512, 512, 1], None),
-    "one step over wide layers": (2_000, [8, 2048, 2048, 1], None),
+    "mini-batches": (50_000, [8, 256, 256, 1], 32, False),
+    "single rows": (20_000, [300, 128, 1], 1, False),
+    "one step over many rows": (20_000, [8, 512, 512, 1], None, False),
+    "one step over many rows, normalised": (20_000, [8, 512, 512, 1], None, True),
+    "one step over wide layers": (2_000, [8, 2048, 2048, 1], None, False),
 }
 
 
@@ -149,7 +165,7 @@ def test_keyboard_interrupt(epoch):
         assert result["whole_step"]
     assert usable
     # One step over everything was given up, not finished; of the small ones some were made.
-    *_, batch_size = epoch
+    _, _, batch_size, _ = epoch
     steps = [result["steps"] for result in results]
     assert any(steps) == (batch_size is not None), steps
     milliseconds = [round(delay / 1e6) for delay in delays]

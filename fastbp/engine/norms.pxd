@@ -11,7 +11,7 @@ as in what it has gathered; mean and 1 / sqrt(variance + epsilon) of each row of
 and standard deviation of each column of the inputs.
 
 S. Ioffe and C. Szegedy, Batch normalization (2015); J. Ba and others, Layer normalization (2016);
-K. He and others, Deep residual learning for image recognition (2015).
+K. He and others, Deep residual learning for image recognition (2016).
 """
 from libc.string cimport memcpy, memset
 
