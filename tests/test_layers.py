@@ -59,7 +59,8 @@ def test_200_steps_are_pytorchs(case):
 STACKS = {
     "batch norm of the inputs": [BatchNorm(momentum=0.3), Dense(7, "tanh"), Dense(3)],
     "batch norm": [
-        Dense(9), BatchNorm("gelu", epsilon=0.1), Dense(5), BatchNorm("tanh"), Dense(3)],
+        Dense(9), BatchNorm("gelu", epsilon=0.1), Dense(5), BatchNorm("tanh", epsilon=0.1),
+        Dense(3)],
     "layer norm of the inputs": [LayerNorm("silu"), Dense(7, "tanh"), Dense(3)],
     "layer norm": [Dense(17, "silu"), LayerNorm("gelu", epsilon=0.1), Dense(3)],
     "one column": [Dense(1), LayerNorm("tanh"), Dense(1), BatchNorm("tanh", epsilon=0.1),
@@ -72,7 +73,7 @@ STACKS = {
     "residual of one layer": [Dense(6, "gelu"), Residual([Dense(6, "silu")]), Dense(3)],
     "residuals in a row": [
         Dense(6, "tanh"), Residual([LayerNorm(), Dense(9, "gelu"), Dense(6)]),
-        Residual([BatchNorm("mish"), Dense(6)]), Dense(3)],
+        Residual([BatchNorm("mish", epsilon=0.1), Dense(6)]), Dense(3)],
     "residuals that begin and end together": [
         Dense(6, "silu"), Residual([Residual([Residual([Dense(6, "tanh")]), LayerNorm()])]),
         Dense(3)],
@@ -85,7 +86,7 @@ STACKS = {
         Dropout(0.3), Dense(3)],
     "dropped inputs of a residual": [Dropout(0.3), Residual([Dense(5, "tanh")]), Dense(3)],
     "penalties": [
-        Dense(9, "tanh", l1=0.02), BatchNorm("gelu"), Residual([Dense(9, l2=0.3)]),
+        Dense(9, "tanh", l1=0.02), BatchNorm("gelu", epsilon=0.1), Residual([Dense(9, l2=0.3)]),
         Dense(3, l1=0.1, l2=0.1)],
     "frozen batch norm": [Dense(9), BatchNorm("gelu", trainable=False), Dense(3)],
     "frozen below": [
@@ -94,10 +95,12 @@ STACKS = {
     "frozen above": [
         Dense(6, "tanh"), Residual([LayerNorm(trainable=False), Dense(6, trainable=False)]),
         Dense(3, trainable=False)],
-    "softmax": [Dense(9), LayerNorm("tanh"), BatchNorm("silu"), Dense(3, "softmax")],
+    "softmax": [
+        Dense(9), LayerNorm("tanh"), BatchNorm("silu", epsilon=0.1), Dense(3, "softmax")],
 }
-# Sums of up to 1100 terms, a few layers deep. Where batches of two rows are normalised one after
-# the other, an epsilon of 0.1 keeps differences of all but equal numbers from being blown up.
+# Sums of up to 1100 terms, a few layers deep. Two rows are normalised to nearly -1 and 1 whatever
+# they are, and the gradient by them is what is left of terms that cancel: an epsilon of 0.1 in
+# hidden layers leaves float32 some digits of it.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 
 
@@ -144,15 +147,11 @@ def check_step(net, X, y, weights, gradient_of=lambda gradient: gradient):
 
 @pytest.mark.parametrize(("dtype", "rows"), [
     ("float64", 1), ("float64", 2), ("float64", 7), ("float64", 40), ("float64", 1100),
-    ("float32", 1), ("float32", 3), ("float32", 7), ("float32", 40),
+    ("float32", 1), ("float32", 2), ("float32", 7), ("float32", 40),
 ])
 @pytest.mark.parametrize("name", STACKS)
 def test_training_steps(name, dtype, rows, record_error):
-    """Loss, gradient and running statistics of a step: normalised by the batch, with dropout.
-
-    Two rows are normalised to -1 and 1 whatever they are, and the gradient by them is what is left
-    of terms that cancel: a test for float64.
-    """
+    """Loss, gradient and running statistics of a step: normalised by the batch, with dropout."""
     found = check_step(*problem(STACKS[name], rows, dtype))
     assert record_error(f"layers, training, {dtype}", found) < TOLERANCE[dtype]
 
