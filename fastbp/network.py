@@ -973,6 +973,46 @@ class Network(Predictor):
         training.go_back(self._plan, snapshot)
         self._progress = progress
 
+    def export_c(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str = "model",
+        isa: str | None = None,
+        train_step: bool = False,
+    ) -> None:
+        """Write the network as one C header that wants no library: C99, and C++11 as well.
+
+        Its ``model_predict(const float *x, float *out)`` computes what `predict` does for one row,
+        of doubles for a network of float64. What it offers and promises is in docs/c.md.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Written whole or not at all.
+        name : str
+            What all its names begin with: letters, digits, and underscores between them.
+        isa : {"sse4.2", "avx2", "avx512"}, optional
+            The instructions that GNU compilers may use on x86, whatever their flags; the program
+            runs only where the processor has them. Without it the compiler's flags decide.
+        train_step : bool
+            Whether to write ``model_train_step`` too, for a struct that the caller owns: steps
+            of one row, with SGD, Adam or AdamW as in `optimizer`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, a parameter is not finite, or something of the network
+            has no counterpart in ``train_step``; it is named.
+        RuntimeError
+            If a Normalize layer has no statistics yet.
+        OSError
+            If the file cannot be written; what was there is as before.
+        """
+        from fastbp.exporting.c_header import export_c  # which stands on what is here
+
+        export_c(self, path, name=name, isa=isa, train_step=train_step)
+
     def _description(self) -> dict[str, Any]:
         """What a state has to agree in."""
         optimizer = self._optimizer

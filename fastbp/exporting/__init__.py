@@ -1,0 +1,1 @@
+"""What a network is turned into, for use without fastbp."""
