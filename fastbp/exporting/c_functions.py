@@ -575,6 +575,7 @@ TEMPLATES: dict[str, str | tuple[str, ...]] = {
         const @real *r0 = w + at[0] * n, *r1 = w + at[1] * n, *r2 = w + at[2] * n;
         const @real *r3 = w + at[3] * n, *r4 = w + at[4] * n, *r5 = w + at[5] * n;
         const @real *r6 = w + at[6] * n, *r7 = w + at[7] * n;
+        @@BARRIER
         for (j = 0; j < n; ++j) {
             z[j] += @@FMA(x3, r3[j], @@FMA(x2, r2[j], @@FMA(x1, r1[j], x0 * r0[j])))
                 + @@FMA(x7, r7[j], @@FMA(x6, r6[j], @@FMA(x5, r5[j], x4 * r4[j])));

@@ -185,7 +185,7 @@ def _preamble(network: Network, text: Text, isa: str | None) -> str:
 
 #ifdef __GNUC__
 #define @@ALIGNED __attribute__((aligned(64)))
-#define @@BARRIER __asm__ volatile(""); /* so that loops stay in their order */
+#define @@BARRIER __asm__ volatile(""); /* keeps loops as they are nested */
 #define @@RESTRICT __restrict__
 #define @@INLINE static inline @@TARGET __attribute__((always_inline))
 #else

@@ -152,7 +152,7 @@ def forward(
     field: Callable[[str], str],
     *,
     folded: bool,
-    way_back: bool = False,
+    back_to: int | None = None,
     from_logits: bool = False,
 ) -> str:
     """Return the C of a forward pass, as a template.
@@ -164,26 +164,33 @@ def forward(
         From the name of a parameter's array to the expression for it.
     folded : bool
         Whether the gain of a BatchNorm is in its factor.
-    way_back : bool
-        Whether the way back follows: what it wants is written down.
+    back_to : int, optional
+        The way back follows, down to this step: what it wants is written down.
     from_logits : bool
         Leaves out the last activation.
     """
     return "".join(
-        _layer(step, field, folded, way_back)
-        + ("" if from_logits and step is steps[-1] else _activation(step, way_back))
+        _layer(step, field, folded, back_to)
+        + ("" if from_logits and step is steps[-1] else _activation(step, back_to))
         for step in steps
     )
 
 
-def _layer(step: Step, field: Callable[[str], str], folded: bool, way_back: bool) -> str:
+def _is_kept(step: Step, back_to: int | None, below: int = 0) -> bool:
+    """Tell whether the way back passes this step, and so many more below it."""
+    return back_to is not None and step.number - below >= back_to
+
+
+def _layer(step: Step, field: Callable[[str], str], folded: bool, back_to: int | None) -> str:
     k, n, a, x = step.number, step.n_out, step.output, step.input
     if isinstance(step.layer, Dense):
         return f"    @dense({field(f'w{k}')}, {field(f'b{k}')}, {x}, {step.n_in}, {n}, {a});\n"
     if isinstance(step.layer, Residual):
         return loop(n, f"{a}[j] = {x}[j] + {output_of(step.source)}[j];")
     if isinstance(step.layer, LayerNorm):
-        normal, inverse = (f"normal{k}", f"const @real inverse{k} = ") if way_back else (a, "")
+        normal = f"normal{k}" if _is_kept(step, back_to) else a
+        # which the gradient by the inputs wants alone
+        inverse = f"const @real inverse{k} = " if _is_kept(step, back_to, below=1) else ""
         return (
             f"    {inverse}@layer_norm({x}, {n}, R({step.layer.epsilon!r}), {normal});\n"
             + loop(n, f"{a}[j] = {normal}[j] * {field(f'gain{k}')}[j] + {field(f'shift{k}')}[j];")
@@ -195,7 +202,7 @@ def _layer(step: Step, field: Callable[[str], str], folded: bool, way_back: bool
     return loop(n, f"{a}[j] = {result};")
 
 
-def _activation(step: Step, way_back: bool) -> str:
+def _activation(step: Step, back_to: int | None) -> str:
     name, parameter = activation_of(step)
     a, n = step.output, step.n_out
     if name == "identity":
@@ -205,6 +212,6 @@ def _activation(step: Step, way_back: bool) -> str:
     function = "exp" if name == "exponential" else name
     more = "" if parameter is None else f", R({parameter!r})"
     slope = ""
-    if way_back and name in WITH_SLOPES:
+    if _is_kept(step, back_to) and name in WITH_SLOPES:
         slope = loop(n, f"slope{step.number}[j] = @{name}_slope({a}[j]);")
     return slope + loop(n, f"{a}[j] = @{function}({a}[j]{more});") + f"    @@SETTLE({a})\n"

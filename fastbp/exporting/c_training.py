@@ -198,6 +198,8 @@ class Training:
     def _begin(self) -> str:
         """What the update takes from the number of the step."""
         optimizer = self._optimizer
+        if self._first > len(self._steps):
+            return "    ++learner->steps; /* no layer is trained */\n"
         lines = [
             "@rates step;", "step.rate = (@real)learner->learning_rate;", "step.fresh = 1;",
             "step.shrink = 1;", "step.first = 0;", "step.second = 0;",
@@ -238,8 +240,10 @@ class Training:
         steps, n_outputs = self._steps, self._network.n_outputs
         declared = [("out", n_outputs)]
         for step in steps:
-            if step.number >= self._first or step is self._last:
+            if step is self._last or step.number >= self._first:
                 declared.append((f"d{step.number}", step.n_out))
+            if step.number < self._first:
+                continue
             if activation_of(step)[0] in WITH_SLOPES:
                 declared.append((f"slope{step.number}", step.n_out))
             if isinstance(step.layer, LayerNorm):
@@ -253,7 +257,7 @@ class Training:
             + arrays(steps)
             + "".join(f"    @real {name}[{size}] @@ALIGNED;\n" for name, size in declared)
             + forward(
-                steps, lambda field: f"p->{field}", folded=False, way_back=True,
+                steps, lambda field: f"p->{field}", folded=False, back_to=self._first,
                 from_logits=self._from_logits,
             )
             + f"    loss = @loss(out, y, d{self._last.number});\n"
