@@ -1,7 +1,7 @@
-"""The C header against `predict` and PyTorch-checked training: built by the compilers found here.
+"""The C header against `predict` and `train_step`, built by the compilers found here.
 
-`predict` and `train_step` themselves are tested against `reference.py`, finite differences and
-PyTorch; what is new here is another program in another language, so they are the oracle.
+`predict` and `train_step` are the oracle here: they are tested elsewhere, against `reference.py`,
+finite differences and PyTorch, and share no code with the header.
 """
 
 import ctypes
