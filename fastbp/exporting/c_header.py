@@ -10,7 +10,7 @@ import numpy as np
 
 import fastbp
 from fastbp import BatchNorm, Normalize
-from fastbp._atomic import replace_file
+from fastbp._writing import write_whole
 from fastbp.exporting.c_functions import Text, functions
 from fastbp.exporting.c_layers import Step, arrays, forward, steps_of
 from fastbp.exporting.c_training import Training
@@ -37,7 +37,7 @@ def export_c(
     train_step: bool = False,
 ) -> None:
     """Write a network as a C header; see `Network.export_c`."""
-    replace_file(path, c_header(network, name=name, isa=isa, train_step=train_step).encode("ascii"))
+    write_whole(path, c_header(network, name=name, isa=isa, train_step=train_step).encode("ascii"))
 
 
 def c_header(
