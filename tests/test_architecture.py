@@ -187,6 +187,19 @@ def test_kernels_are_free_of_python(path):
     assert re.findall(r"\b(malloc|calloc|realloc|free)\b", source) == []
 
 
+@pytest.mark.parametrize("name", ["activations", "elementary"])
+def test_numbers_beside_real_ones_are_cast(name):
+    """An integer literal is a double in Cython's C, and would make float32 loops compute in it."""
+    text = re.sub(r'""".*?"""', "", (ENGINE / f"{name}.pxd").read_text("utf-8"), flags=re.S)
+    found = [
+        line
+        for line in text.splitlines()
+        if not line.strip().startswith(("for ", "#"))
+        and re.search(r"(?<![\w>.])\d+ [-+*/] |[-+*/] \d+(?![\w.])", line)
+    ]
+    assert found == []
+
+
 def test_build_flags_are_fit_for_a_wheel():
     # -march=native binds a wheel to the machine that built it; -ffast-math drops checks for NaN
     # and may flip flush-to-zero for the whole process; libgomp hangs after a fork.

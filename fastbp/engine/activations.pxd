@@ -6,8 +6,8 @@ forward pass of training writes f'(Z) down beside A.
 from libc.math cimport log
 
 from .elementary cimport (
-    absolute, exponential, exponential_less_one, hyperbolic_tangent, log_one_plus, normal_cdf,
-    sigmoid,
+    absolute, decay, exponential, exponential_less_one, hyperbolic_tangent, log_one_plus,
+    normal_cdf, sigmoid,
 )
 from .records cimport real
 from .tile cimport largest, sum_of
@@ -74,7 +74,7 @@ cdef inline void softmax(real* Z, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i, j
     exponentials(Z, Z, rows, n)
     for i in range(rows):
-        scale = 1 / sum_of(Z + i * n, n)
+        scale = <real>1 / sum_of(Z + i * n, n)
         for j in range(i * n, (i + 1) * n):
             Z[j] *= scale
 
@@ -97,22 +97,19 @@ cdef inline void log_softmax(real* Z, Py_ssize_t rows, Py_ssize_t n) noexcept no
 
 cdef inline real softplus(real z, real beta) noexcept nogil:
     """log(1 + exp(beta z)) / beta."""
-    return (z if z > 0 else 0) + log_one_plus(exponential(-absolute(beta * z))) / beta
+    return (z if z > <real>0 else <real>0) + log_one_plus(decay(-absolute(beta * z))) / beta
 
 
 cdef inline void gelu(real* z, real* slopes, Py_ssize_t n) noexcept nogil:
     """z Phi(z); its slope is Phi(z) + z phi(z)."""
-    cdef real phi
+    cdef real phi, e
     cdef Py_ssize_t i
-    if slopes != NULL:
-        for i in range(n):
-            phi = normal_cdf(z[i])
-            slopes[i] = phi + z[i] * (
-                <real>0.39894228040143268 * exponential(<real>-0.5 * z[i] * z[i]))
-            z[i] *= phi
-    else:
-        for i in range(n):
-            z[i] *= normal_cdf(z[i])
+    for i in range(n):
+        e = decay(<real>-0.5 * z[i] * z[i])
+        phi = normal_cdf(z[i], e)
+        if slopes != NULL:
+            slopes[i] = phi + z[i] * (<real>0.39894228040143268 * e)
+        z[i] *= phi
 
 
 cdef inline void gelu_tanh(real* z, real* slopes, Py_ssize_t n) noexcept nogil:
@@ -123,9 +120,9 @@ cdef inline void gelu_tanh(real* z, real* slopes, Py_ssize_t n) noexcept nogil:
         # t is 0 or 1 to the last bit from here on, and a cube must not overflow
         x = <real>-50.0 if z[i] < <real>-50.0 else (<real>50.0 if z[i] > <real>50.0 else z[i])
         # half of 1 + tanh is the sigmoid of twice the argument, exact in the left tail too
-        t = sigmoid(2 * c * (x + a * x * x * x))
+        t = sigmoid(<real>2 * c * (x + a * x * x * x))
         if slopes != NULL:
-            slopes[i] = t + 2 * x * t * (1 - t) * c * (1 + 3 * a * x * x)
+            slopes[i] = t + <real>2 * x * t * (<real>1 - t) * c * (<real>1 + <real>3 * a * x * x)
         z[i] *= t
 
 
@@ -136,7 +133,7 @@ cdef inline void silu(real* z, real* slopes, Py_ssize_t n) noexcept nogil:
     for i in range(n):
         s = sigmoid(z[i])
         if slopes != NULL:
-            slopes[i] = s * (1 + z[i] * (1 - s))
+            slopes[i] = s * (<real>1 + z[i] * (<real>1 - s))
         z[i] *= s
 
 
@@ -151,10 +148,11 @@ cdef inline void mish(real* z, real* slopes, Py_ssize_t n) noexcept nogil:
         x = z[i]
         # w is 1 to the last bit from here on
         e = exponential(<real>20.0 if x > <real>20.0 else x)
-        m = e * (e + 2)
-        w = m / (m + 2)
+        m = e * (e + <real>2)
+        w = m / (m + <real>2)
         if slopes != NULL:
-            slopes[i] = w + x * (4 * (m + 1) / ((m + 2) * (m + 2))) * (e / (1 + e))
+            slopes[i] = w + x * (<real>4 * (m + <real>1) / ((m + <real>2) * (m + <real>2))) * (
+                e / (<real>1 + e))
         z[i] = x * w
 
 
@@ -182,7 +180,7 @@ cdef inline void activate(
         log_softmax(z, rows, n)
     elif activation == HARD_SIGMOID:
         for i in range(size):
-            z[i] = z[i] / 6 + <real>0.5
+            z[i] = z[i] / <real>6 + <real>0.5
             z[i] = 0 if z[i] < 0 else (1 if z[i] > 1 else z[i])
     elif activation == RELU6:
         for i in range(size):
@@ -203,7 +201,7 @@ cdef inline void activate(
             z[i] = softplus(z[i], alpha)
     elif activation == SOFTSIGN:
         for i in range(size):
-            z[i] = z[i] / (1 + absolute(z[i]))
+            z[i] = z[i] / (<real>1 + absolute(z[i]))
     elif activation == EXPONENTIAL:
         for i in range(size):
             z[i] = exponential(z[i])
@@ -244,10 +242,10 @@ cdef inline void multiply_by_derivative(
             d[i] = 0 if a[i] <= 0 else d[i]
     elif activation == SIGMOID:
         for i in range(size):
-            d[i] *= a[i] * (1 - a[i])
+            d[i] *= a[i] * (<real>1 - a[i])
     elif activation == TANH:
         for i in range(size):
-            d[i] *= 1 - a[i] * a[i]
+            d[i] *= <real>1 - a[i] * a[i]
     elif activation == SOFTMAX:
         # the Jacobian is diag(a) - a a^T
         for i in range(rows):
@@ -264,7 +262,7 @@ cdef inline void multiply_by_derivative(
                 d[j] -= exponential(a[j]) * total
     elif activation == HARD_SIGMOID:
         for i in range(size):
-            d[i] = d[i] / 6 if 0 < a[i] < 1 else 0
+            d[i] = d[i] / <real>6 if 0 < a[i] < 1 else <real>0
     elif activation == RELU6:
         for i in range(size):
             d[i] = d[i] if 0 < a[i] < 6 else 0
@@ -282,7 +280,7 @@ cdef inline void multiply_by_derivative(
             d[i] *= -exponential_less_one(-alpha * a[i])
     elif activation == SOFTSIGN:
         for i in range(size):
-            d[i] *= (1 - absolute(a[i])) * (1 - absolute(a[i]))
+            d[i] *= (<real>1 - absolute(a[i])) * (<real>1 - absolute(a[i]))
     elif activation == EXPONENTIAL:
         for i in range(size):
             d[i] *= a[i]

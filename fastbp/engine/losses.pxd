@@ -10,7 +10,7 @@ from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.math cimport exp, expm1, fabs, log, log1p, log1pf, logf, pow, sqrt
 
 from .activations cimport EXPONENTIAL, SIGMOID, mixes_outputs
-from .elementary cimport exponential, sigmoid, sign
+from .elementary cimport decay, exponential, sigmoid, sign
 from .records cimport real
 from .tile cimport largest, sum_of, weighted_sum
 
@@ -226,7 +226,7 @@ cdef inline double binary_cross_entropy_from_logits(
     cdef real e
     cdef Py_ssize_t j
     for j in range(n):
-        e = exponential(-z[j] if z[j] > 0 else z[j])
+        e = decay(-z[j] if z[j] > 0 else z[j])
         total += (z[j] if z[j] > 0 else 0) - z[j] * target[j] + logarithm1p(e)
         d[j] = sigmoid(z[j]) - target[j]
     return total

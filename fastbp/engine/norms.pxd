@@ -89,7 +89,7 @@ cdef inline void inverse_deviations(
     cdef real epsilon = <real>layer.epsilon
     cdef Py_ssize_t j
     for j in range(part.left, part.right):
-        inverse[j] = 1 / root(variance[j] + epsilon)
+        inverse[j] = <real>1 / root(variance[j] + epsilon)
 
 
 cdef inline void forward_columns(
@@ -105,7 +105,7 @@ cdef inline void forward_columns(
     cdef real* shift = scratch + round_up(size, panel_width(sizeof(real)))
     if layer.kind == NORMALIZE:
         for j in range(part.left, part.right):
-            factor[j], shift[j] = 1 / spread[j], 0
+            factor[j], shift[j] = <real>1 / spread[j], 0
     else:
         inverse_deviations(layer, spread, factor, part)
         for j in range(part.left, part.right):
@@ -221,7 +221,7 @@ cdef inline void forward_rows(
         mean = sum_of(x, size) / size
         for j in range(size):
             a[j] = x[j] - mean
-        inverse = 1 / root(weighted_sum(a, a, <real>0, size) / size + <real>layer.epsilon)
+        inverse = <real>1 / root(weighted_sum(a, a, <real>0, size) / size + <real>layer.epsilon)
         for j in range(size):
             a[j] = a[j] * inverse * gain[j] + shift[j]
         if moments != NULL:
