@@ -193,8 +193,8 @@ def test_numbers_beside_real_ones_are_cast(name):
     text = re.sub(r'""".*?"""', "", (ENGINE / f"{name}.pxd").read_text("utf-8"), flags=re.S)
     found = [
         line
-        for line in text.splitlines()
-        if not line.strip().startswith(("for ", "#"))
+        for line in (line.partition("#")[0] for line in text.splitlines())
+        if not line.strip().startswith("for ")
         and re.search(r"(?<![\w>.])\d+ [-+*/] |[-+*/] \d+(?![\w.])", line)
     ]
     assert found == []
