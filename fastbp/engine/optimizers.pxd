@@ -11,7 +11,7 @@ from libc.stdint cimport uint64_t
 from .elementary cimport absolute, sign
 from .random cimport add_normal
 from .records cimport real
-from .tile cimport inverse_roots
+from .tile cimport inverse_roots, root_step, step_by_root
 
 
 cdef enum:
@@ -49,9 +49,9 @@ cdef struct Rule:
     double shrink               # on every parameter, for decoupled decay
     double decay                # of the parameters, added to their gradient
     double fresh                # SGD: on the gradient that joins the momentum
-    double first, second        # ADAM and its kin: on the momentum, and within the root
-    double direct               # NADAM: on the gradient itself, and
-    double product_after        # what `product` will be
+    double first                # ADAMAX: on the momentum
+    root_step step              # of those that divide by a root
+    double product_after        # what NADAM's `product` will be
     double deviation            # of the noise, which depends on the
     uint64_t key
 
@@ -83,17 +83,24 @@ cdef inline void begin_step(Rule* rule, double rate, uint64_t key) noexcept nogi
     if rule.kind == SGD:
         rule.fresh = 1 if rule.steps == 0 else 1 - rule.dampening
     elif rule.kind == ADAGRAD:
-        rule.rate = rate / (1 + (t - 1) * rule.rate_decay)
+        rule.step = root_step(1, 1, 0, 0, rate / (1 + (t - 1) * rule.rate_decay), 0, 1,
+                              rule.epsilon, 1)
+    elif rule.kind == RMSPROP:
+        rule.step = root_step(rule.rho, 1 - rule.rho, 0, 0, rate, 0, 1, rule.epsilon, 1)
     elif rule.kind == ADAM:
-        rule.first = rate / (1 - pow(rule.beta1, t))
-        rule.second = 1 / sqrt(1 - pow(rule.beta2, t))
+        rule.step = root_step(
+            rule.beta2, 1 - rule.beta2, rule.beta1, 1 - rule.beta1, 0,
+            rate / (1 - pow(rule.beta1, t)), 1 / sqrt(1 - pow(rule.beta2, t)), rule.epsilon,
+            rule.shrink)
     elif rule.kind == NADAM:
         here = rule.beta1 * (1 - 0.5 * pow(0.96, t * rule.momentum_decay))
         after = rule.beta1 * (1 - 0.5 * pow(0.96, (t + 1) * rule.momentum_decay))
         rule.product_after = here if rule.steps == 0 else rule.product * here
-        rule.direct = rate * (1 - here) / (1 - rule.product_after)
-        rule.first = rate * after / (1 - rule.product_after * after)
-        rule.second = 1 / sqrt(1 - pow(rule.beta2, t))
+        rule.step = root_step(
+            rule.beta2, 1 - rule.beta2, rule.beta1, 1 - rule.beta1,
+            rate * (1 - here) / (1 - rule.product_after),
+            rate * after / (1 - rule.product_after * after), 1 / sqrt(1 - pow(rule.beta2, t)),
+            rule.epsilon, 1)
     elif rule.kind == ADAMAX:
         rule.first = rate / (1 - pow(rule.beta1, t))
 
@@ -154,25 +161,10 @@ cdef inline void apply_sgd(
         theta[i] -= rate * (ahead * d + here * b[i])
 
 
-cdef inline void apply_adagrad(
-    const Rule* rule, real* theta, const real* g, real* s, Py_ssize_t n,
-) noexcept nogil:
-    """At most STRETCH elements."""
-    cdef real rate = rule.rate
-    cdef real[STRETCH] inverse
-    cdef Py_ssize_t i
-    for i in range(n):
-        s[i] += g[i] * g[i]
-        inverse[i] = s[i]
-    inverse_roots(n, <real>1, <real>rule.epsilon, inverse)
-    for i in range(n):
-        theta[i] -= rate * g[i] * inverse[i]
-
-
 cdef inline void apply_rmsprop(
     const Rule* rule, real* theta, const real* g, real* v, real* mean, real* b, Py_ssize_t n,
 ) noexcept nogil:
-    """At most STRETCH elements. `mean` is NULL unless centred, and b without momentum."""
+    """At most STRETCH elements, centred or with momentum; otherwise `mean` or b is NULL."""
     cdef real rate = rule.rate
     cdef real rho = rule.rho, other = 1 - rule.rho, momentum = rule.momentum
     cdef real[STRETCH] inverse
@@ -210,47 +202,6 @@ cdef inline void apply_adadelta(
         theta[i] -= rate * d
 
 
-cdef inline void apply_adam(
-    const Rule* rule, real* theta, const real* g, real* m, real* v, real* most, Py_ssize_t n,
-) noexcept nogil:
-    """At most STRETCH elements. `most` is NULL unless it is AMSGrad."""
-    cdef real beta1 = rule.beta1, beta2 = rule.beta2
-    cdef real other1 = 1 - rule.beta1, other2 = 1 - rule.beta2
-    cdef real first = rule.first, shrink = rule.shrink, d
-    cdef real[STRETCH] inverse
-    cdef Py_ssize_t i
-    for i in range(n):
-        d = g[i]
-        m[i] = beta1 * m[i] + other1 * d
-        v[i] = beta2 * v[i] + other2 * d * d
-        inverse[i] = v[i]
-    if most != NULL:
-        for i in range(n):
-            most[i] = most[i] if most[i] > v[i] else v[i]
-            inverse[i] = most[i]
-    inverse_roots(n, <real>rule.second, <real>rule.epsilon, inverse)
-    for i in range(n):
-        theta[i] = shrink * theta[i] - first * m[i] * inverse[i]
-
-
-cdef inline void apply_nadam(
-    const Rule* rule, real* theta, const real* g, real* m, real* v, Py_ssize_t n,
-) noexcept nogil:
-    """At most STRETCH elements."""
-    cdef real beta1 = rule.beta1, beta2 = rule.beta2
-    cdef real other1 = 1 - rule.beta1, other2 = 1 - rule.beta2
-    cdef real direct = rule.direct, first = rule.first
-    cdef real[STRETCH] inverse
-    cdef Py_ssize_t i
-    for i in range(n):
-        m[i] = beta1 * m[i] + other1 * g[i]
-        v[i] = beta2 * v[i] + other2 * g[i] * g[i]
-        inverse[i] = v[i]
-    inverse_roots(n, <real>rule.second, <real>rule.epsilon, inverse)
-    for i in range(n):
-        theta[i] -= (direct * g[i] + first * m[i]) * inverse[i]
-
-
 cdef inline void apply_adamax(
     const Rule* rule, real* theta, const real* g, real* m, real* u, Py_ssize_t n,
 ) noexcept nogil:
@@ -278,30 +229,39 @@ cdef inline void apply_lion(
         m[i] = beta2 * m[i] + other2 * d
 
 
+cdef inline bint is_treated(const Rule* rule, double l1, double l2) noexcept nogil:
+    """Whether a rule takes the gradient in another form than it comes."""
+    return (rule.factor != 1 or rule.clip_value != INFINITY or rule.decay != 0
+            or l1 != 0 or l2 != 0 or rule.deviation != 0)
+
+
+cdef inline bint takes_roots_apart(const Rule* rule) noexcept nogil:
+    """Whether the root is of something else than a running sum of squares, or is not used alone."""
+    return rule.kind == RMSPROP and (rule.centered or rule.momentum != 0)
+
+
 cdef inline void apply_stretch(
     const Rule* rule, double l1, double l2, real* theta, const real* g,
     real* first, real* second, real* third, Py_ssize_t at, Py_ssize_t n,
 ) noexcept nogil:
-    """Update parameters at .. at + n, at most STRETCH, with the rule's state beside them."""
+    """Update parameters at .. at + n with the rule's state beside them; see `stretch`."""
     cdef real[STRETCH] treated
-    if (rule.factor != 1 or rule.clip_value != INFINITY or rule.decay != 0
-            or l1 != 0 or l2 != 0 or rule.deviation != 0):
+    if is_treated(rule, l1, l2):
         treat(rule, l1, l2, theta, g, at, n, treated)
         g = treated
     if rule.kind == SGD:
         apply_sgd(rule, theta, g, first, n)
-    elif rule.kind == ADAGRAD:
-        apply_adagrad(rule, theta, g, first, n)
+    elif rule.kind == ADAGRAD or rule.kind == RMSPROP and not takes_roots_apart(rule):
+        step_by_root(&rule.step, n, theta, g, <real*>NULL, first, <real*>NULL)
     elif rule.kind == RMSPROP:
         if not rule.centered:
             second, third = NULL, second
         apply_rmsprop(rule, theta, g, first, second, third if rule.momentum != 0 else NULL, n)
     elif rule.kind == ADADELTA:
         apply_adadelta(rule, theta, g, first, second, n)
-    elif rule.kind == ADAM:
-        apply_adam(rule, theta, g, first, second, third if rule.amsgrad else NULL, n)
-    elif rule.kind == NADAM:
-        apply_nadam(rule, theta, g, first, second, n)
+    elif rule.kind == ADAM or rule.kind == NADAM:
+        step_by_root(&rule.step, n, theta, g, first, second,
+                     third if rule.amsgrad else <real*>NULL)
     elif rule.kind == ADAMAX:
         apply_adamax(rule, theta, g, first, second, n)
     else:
@@ -314,12 +274,14 @@ cdef inline void apply(
 ) noexcept nogil:
     """Update parameters at .. at + n by their gradient, n elements, and their penalties."""
     cdef real* first = <real*>rule.state + at
-    cdef Py_ssize_t done = 0
+    cdef Py_ssize_t done = 0, stretch = n
+    if is_treated(rule, l1, l2) or takes_roots_apart(rule):     # what that takes is STRETCH long
+        stretch = STRETCH
     while done < n:
         apply_stretch(rule, l1, l2, parameters + at + done, gradient + done, first + done,
                       first + rule.stride + done, first + 2 * rule.stride + done, at + done,
-                      min(<Py_ssize_t>STRETCH, n - done))
-        done += STRETCH
+                      min(stretch, n - done))
+        done += stretch
 
 
 cdef inline int state_vectors(const Rule* rule) noexcept nogil:

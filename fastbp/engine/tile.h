@@ -83,6 +83,11 @@ struct tile_end {
     const void *gate;           /* TILE_GATED: laid out as C */
 };
 
+/* A step of an update rule that divides by a root. */
+struct root_step {
+    double keep_square, new_square, keep_mean, new_mean, direct, by_mean, root, epsilon, shrink;
+};
+
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 

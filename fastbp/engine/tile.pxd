@@ -23,6 +23,21 @@ cdef extern from "tile.h" nogil:
         const void* bias
         const void* gate
 
+    cdef struct root_step:
+        double keep_square
+        double new_square
+        double keep_mean
+        double new_mean
+        double direct
+        double by_mean
+        double root
+        double epsilon
+        double shrink
+
+    void root_step_f32(
+        const root_step*, long, float*, const float*, float*, float*, float*) noexcept
+    void root_step_f64(
+        const root_step*, long, double*, const double*, double*, double*, double*) noexcept
     void tile_f32(
         long, long, const float*, long, long, const float*, long, float*, long, long,
         const tile_end*) noexcept
@@ -122,6 +137,16 @@ cdef inline void inverse_roots(Py_ssize_t n, real c, real eps, real* x) noexcept
         inverse_roots_f32(n, c, eps, x)
     else:
         inverse_roots_f64(n, c, eps, x)
+
+
+cdef inline void step_by_root(
+    const root_step* step, Py_ssize_t n, real* theta, const real* g, real* m, real* v, real* most,
+) noexcept nogil:
+    """Update n parameters theta by their gradient g; m and `most` may be NULL. See tile_body.h."""
+    if real is float:
+        root_step_f32(step, n, theta, g, m, v, most)
+    else:
+        root_step_f64(step, n, theta, g, m, v, most)
 
 
 cdef inline int list_nonzero(const real* x, Py_ssize_t n, int* listed) noexcept nogil:

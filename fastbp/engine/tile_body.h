@@ -272,25 +272,88 @@ static inline REAL NAME(weighted_sum)(long n, const REAL *t, const REAL *x, REAL
     return NAME(sum_from)(n, t, x, origin);
 }
 
+/* 1 / (c sqrt(v) + eps). With a fast estimate of an inverse root and of a quotient, one step of
+   Goldschmidt's and one of Newton's leave an error of a few units in the last place. */
+INLINE VECTOR NAME(inverse_root)(VECTOR v, REAL c, REAL eps)
+{
+#if defined(FASTBP_PORTABLE)
+    return 1 / (c * ROOT(v) + eps);
+#elif defined(RSQRT)
+    const VECTOR y = (VECTOR)RSQRT(v + SMALLEST);       /* of 0 it would be infinite */
+    const VECTOR s = v * y;
+    const VECTOR d = c * (s + s * ((REAL)0.5 - s * ((REAL)0.5 * y))) + eps;
+    const VECTOR r = (VECTOR)RECIPROCAL(d);
+    return r * ((REAL)2 - d * r);
+#else
+    VECTOR y;
+#pragma GCC unroll 16
+    for (long i = 0; i < LANES; i++)
+        y[i] = ROOT(v[i]);
+    return 1 / (c * y + eps);
+#endif
+}
+
 /* x[k] := 1 / (c sqrt(x[k]) + eps) for n elements of at least zero, and for those that fill up the
-   last vector. With a fast estimate of a root and of a quotient, one step of Newton's for each
-   leaves an error of a few units in the last place. */
+   last vector. */
 static inline void NAME(inverse_roots)(long n, REAL c, REAL eps, REAL *x)
 {
-#if defined(RSQRT) && !defined(FASTBP_PORTABLE)
-    for (long k = 0; k < n; k += LANES) {
-        const VECTOR v = NAME(load)(x + k) + SMALLEST;  /* the root of 0 would be 0 times inf */
-        VECTOR y = (VECTOR)RSQRT(v);
-        y *= (REAL)1.5 - (REAL)0.5 * y * (v * y);
-        const VECTOR d = c * (v * y) + eps;
-        VECTOR r = (VECTOR)RECIPROCAL(d);
-        r *= (REAL)2 - d * r;
-        NAME(store)(x + k, r);
+    for (long k = 0; k < n; k += LANES)
+        NAME(store)(x + k, NAME(inverse_root)(NAME(load)(x + k), c, eps));
+}
+
+INLINE void NAME(store_width)(REAL *p, long n, int partial, VECTOR v)
+{
+    if (partial)
+        NAME(store_part)(p, n, v);
+    else
+        NAME(store)(p, v);
+}
+
+/* One vector of root_step, or its first n lanes. */
+INLINE void NAME(root_step_of)(
+    const struct root_step *s, REAL *theta, const REAL *g, REAL *m, REAL *v, REAL *most, long n,
+    const int partial)
+{
+    const VECTOR d = NAME(load_width)(g, n, partial);
+    VECTOR w = (REAL)s->keep_square * NAME(load_width)(v, n, partial)
+        + (REAL)s->new_square * d * d;
+    VECTOR way = (REAL)s->direct * d;
+    NAME(store_width)(v, n, partial, w);
+    if (m) {
+        const VECTOR mean = (REAL)s->keep_mean * NAME(load_width)(m, n, partial)
+            + (REAL)s->new_mean * d;
+        NAME(store_width)(m, n, partial, mean);
+        way += (REAL)s->by_mean * mean;
     }
-#else
-    for (long k = 0; k < n; k++)
-        x[k] = 1 / (c * ROOT(x[k]) + eps);
-#endif
+    if (most) {
+        w = NAME(larger)(NAME(load_width)(most, n, partial), w);
+        NAME(store_width)(most, n, partial, w);
+    }
+    way *= NAME(inverse_root)(w, (REAL)s->root, (REAL)s->epsilon);
+    NAME(store_width)(theta, n, partial,
+                      (REAL)s->shrink * NAME(load_width)(theta, n, partial) - way);
+}
+
+/* v := keep_square v + new_square g^2, m := keep_mean m + new_mean g, most := max(most, v), and
+   theta := shrink theta - (direct g + by_mean m) / (root sqrt(most or v) + epsilon), where m and
+   `most` may be NULL. One pass over all of them. */
+static inline void NAME(root_step)(
+    const struct root_step *s, long n, REAL *theta, const REAL *g, REAL *m, REAL *v, REAL *most)
+{
+    const struct root_step own = *s;                    /* which no store here changes */
+    const long whole = n - n % LANES;
+    if (m && !most)
+        for (long k = 0; k < whole; k += LANES)
+            NAME(root_step_of)(&own, theta + k, g + k, m + k, v + k, 0, LANES, 0);
+    else if (m)
+        for (long k = 0; k < whole; k += LANES)
+            NAME(root_step_of)(&own, theta + k, g + k, m + k, v + k, most + k, LANES, 0);
+    else
+        for (long k = 0; k < whole; k += LANES)
+            NAME(root_step_of)(&own, theta + k, g + k, 0, v + k, 0, LANES, 0);
+    if (whole < n)
+        NAME(root_step_of)(&own, theta + whole, g + whole, m ? m + whole : 0, v + whole,
+                           most ? most + whole : 0, n - whole, 1);
 }
 
 /* The indices of what is not zero among n elements, and how many there are. `listed` has room for
