@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -630,7 +631,7 @@ class Network:
             If X is not as above or not finite, or there is no such layer.
         """
         try:
-            number = range(len(self._layers))[layer]
+            number = range(len(self._layers))[operator.index(layer)]
         except (TypeError, IndexError) as error:
             raise type(error)(
                 f"layer must be an integer from 0 to {len(self._layers) - 1}, got {layer!r}"
