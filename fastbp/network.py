@@ -666,10 +666,11 @@ class Network:
         Returns
         -------
         callable
-            Each call reads X, writes `out` and returns it. It allocates nothing, takes no lock, and
-            checks nothing but that the network still is what it was: what is not finite in X goes
-            through the network as it is. It keeps the arrays alive, and follows the network as that
-            learns. One bound call serves one thread at a time.
+            Each call reads X, writes `out` and returns it. It allocates nothing, takes no lock, but
+            lets go of the GIL where the work is large, and checks nothing but that the network
+            still is what it was: what is not finite in X goes through the network as it is. It
+            keeps the arrays alive, and follows the network as that learns. One bound call serves
+            one thread at a time.
 
         Raises
         ------
