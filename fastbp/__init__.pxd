@@ -26,3 +26,5 @@ cdef extern from "fastbp.h" nogil:
     int fastbp_predict_f64(const fastbp_network*, const double*, double*) noexcept
     int fastbp_learn_f32(fastbp_network*, const float*, const float*, double*) noexcept
     int fastbp_learn_f64(fastbp_network*, const double*, const double*, double*) noexcept
+    int fastbp_learn_label_f32(fastbp_network*, const float*, Py_ssize_t, double*) noexcept
+    int fastbp_learn_label_f64(fastbp_network*, const double*, Py_ssize_t, double*) noexcept

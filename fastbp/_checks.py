@@ -321,7 +321,8 @@ def _labels(name: str, array: NDArray[Any], n_classes: int) -> Labels:
     if not (low >= 0 and high < n_classes):
         raise ValueError(f"{accepted}, got values from {low} to {high}")
     # A copy: the engine takes labels as indices, and nobody may change them under it.
-    return np.array(array, np.intp, order="C")
+    # C has two names for that type, and the engine asks for one of them.
+    return np.array(array, np.intp, order="C").view(np.intp)
 
 
 def weights(
@@ -400,7 +401,9 @@ def ready(
     listed = list(shapes)
     if array.shape not in listed:
         _refuse_shape(name, array, " or ".join(map(str, listed)))
-    return _contiguous(name, array)
+    array = _contiguous(name, array)
+    # of the names that C has for one type, the engine asks for one
+    return array if array.dtype.num == dtype.num else array.view(dtype)
 
 
 def _contiguous(name: str, array: NDArray[Any]) -> NDArray[Any]:

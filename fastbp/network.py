@@ -461,13 +461,17 @@ class Network(Predictor):
         ------
         TypeError, ValueError
             As for `evaluate`, and if X is sparse.
+        FloatingPointError
+            If the loss is not finite, which then has no gradient.
         """
         n_threads = _checks.count("n_threads", n_threads)
         self._require_statistics()
         rows, single = self._dense_features(X)
         samples = self._samples(rows[0] if single else rows, y, sample_weight, class_weight)
         result = np.empty_like(rows)
-        self._plan.loss_and_gradient(*samples, None, n_threads, result)
+        loss = self._plan.loss_and_gradient(*samples, None, n_threads, result)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}, and has no gradient")
         return result[0] if single else result
 
     def adapt(self, X: Features) -> None:
@@ -545,7 +549,8 @@ class Network(Predictor):
             Of the network's dtype, C-contiguous.
         y : ndarray
             Targets of the network's dtype, (n_outputs,) or (n, n_outputs); or labels of dtype intp
-            for "cross_entropy", () or (1,) for one row and (n,) for several. C-contiguous.
+            for "cross_entropy", () or (1,) for one row and (n,) for several. C-contiguous. Both
+            apart from the parameters. The targets of the hinge losses are signs.
 
         Returns
         -------
@@ -557,23 +562,29 @@ class Network(Predictor):
         Raises
         ------
         TypeError, ValueError
-            If an array is of another dtype, shape or layout, or the optimizer makes no steps.
+            If an array is of another dtype, shape or layout, or overlaps the parameters, or the
+            optimizer makes no steps.
         RuntimeError
             As for `bind`; and by a call, if another thread trains the network.
         """
         self._require_steps()
         self._require_statistics()
-        shape = _checks.ready_rows("X", X, self._n_inputs, self._dtype).shape
-        labels = isinstance(y, np.ndarray) and y.dtype == np.intp
-        if labels and self._loss.name != "cross_entropy":
-            raise TypeError(f"y must have dtype {self._dtype.name} for {self._loss.name}, got intp")
+        X = _checks.ready_rows("X", X, self._n_inputs, self._dtype)
+        shape = X.shape
+        labels = (
+            self._loss.name == "cross_entropy" and isinstance(y, np.ndarray)
+            and y.dtype.kind in "iu"
+        )
         n = shape[0] if len(shape) == 2 else 1
         if labels:
             accepted = [(n,)] if len(shape) == 2 else [(), (1,)]
         else:
             accepted = [(*shape[:-1], self.n_outputs)]
             accepted += [(n,)] if self.n_outputs == 1 else []
-        _checks.ready("y", y, accepted, np.dtype(np.intp) if labels else self._dtype)
+        y = _checks.ready("y", y, accepted, np.dtype(np.intp) if labels else self._dtype)
+        for name, array in (("X", X), ("y", y)):
+            if np.may_share_memory(array, self._parameters):
+                raise ValueError(f"{name} must not overlap the network's parameters")
         return engine.BoundStep(self._plan, X, y, self._next_step)
 
     def _next_step(self) -> tuple[float, int]:

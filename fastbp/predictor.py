@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ class Predictor:
             If X is not as above or not finite, or there is no such layer.
         """
         try:
-            number = range(len(self._layers))[layer]
+            number = range(len(self._layers))[operator.index(layer)]
         except (TypeError, IndexError) as error:
             raise type(error)(
                 f"layer must be an integer from 0 to {len(self._layers) - 1}, got {layer!r}"
@@ -216,10 +217,11 @@ class Predictor:
         Returns
         -------
         callable
-            Each call reads X, writes `out` and returns it. It allocates nothing, takes no lock, and
-            checks nothing but that the network still is what it was: what is not finite in X goes
-            through the network as it is. It keeps the arrays alive, and follows the network as that
-            learns. One bound call serves one thread at a time.
+            Each call reads X, writes `out` and returns it. It allocates nothing, takes no lock, but
+            lets go of the GIL where the work is large, and checks nothing but that the network
+            still is what it was: what is not finite in X goes through the network as it is. It
+            keeps the arrays alive, and follows the network as that learns. One bound call serves
+            one thread at a time.
 
         Raises
         ------
@@ -230,7 +232,8 @@ class Predictor:
             its ``__init__``, after `bind`.
         """
         self._require_statistics()
-        shape = _checks.ready_rows("X", X, self._n_inputs, self._dtype).shape
+        X = _checks.ready_rows("X", X, self._n_inputs, self._dtype)
+        shape = X.shape
         _checks.output(
             out, (*shape[:-1], self.n_outputs), self._dtype, [X, self._parameters],
             contiguous=True,
@@ -241,9 +244,9 @@ class Predictor:
     def address(self) -> int:
         """Where compiled code finds the network: a ``fastbp_network *``, as in ``fastbp.h``.
 
-        Valid for as long as the network lives. `get_include` tells where the header is. What is
-        random in steps made through it, dropout and noise, depends on the seed as well, but not on
-        the steps made from Python.
+        Valid for as long as the network lives and is not made anew, by its ``__init__``.
+        `fastbp.get_include` tells where the header is. What is random in steps made through it,
+        dropout and noise, depends on the seed as well, but not on the steps made from Python.
         """
         return self._plan.address(self._native_key)
 
@@ -260,9 +263,9 @@ class Predictor:
         Parameters
         ----------
         signature : str
-            "int (double *, intptr_t, double *, void *)": inputs, how many they are, outputs; as for
-            `scipy.ndimage.generic_filter`. "double (int, double *, void *)" returns the only
-            output; as for `scipy.integrate.quad`.
+            "int (double *, intptr_t, double *, void *)": inputs, how many they are, output; as for
+            `scipy.ndimage.generic_filter`. "double (int, double *, void *)" returns the output;
+            as for `scipy.integrate.quad`.
 
         Returns
         -------
@@ -272,7 +275,7 @@ class Predictor:
         Raises
         ------
         TypeError, ValueError
-            If the signature is another one, or wants one output and there are several.
+            If the signature is another one, or the network has several outputs.
         """
         return native.low_level_callable(
             self._plan, self.n_outputs, signature, self._native_key

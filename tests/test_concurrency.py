@@ -189,3 +189,104 @@ def test_threads_that_train_one_network():
         assert len(found["errors"]) < found["calls"] - 1
         assert found["finite"]
         assert found["usable"]
+
+
+BOUND_CALLS = IN_THREADS + """
+widths, rows, repeats, n_classes = map(json.loads, sys.argv[1:])
+layers = [Dense(width, "relu") for width in widths[1:-1]] + [Dense(widths[-1], "softmax")]
+
+def make_network():
+    return Network(widths[0], layers, loss="cross_entropy", optimizer=SGD(1e-3), seed=0)
+
+sys.setswitchinterval(1e-5)
+rng = np.random.default_rng(0)
+X = rng.standard_normal((rows, widths[0])).astype(np.float32)
+y = rng.integers(n_classes, size=rows)
+
+def count(call, expected=None):
+    "How often a call went well, was refused, and was wrong."
+    found = {"right": 0, "refused": [], "wrong": 0}
+    for _ in range(repeats):
+        try:
+            result = call()
+        except RuntimeError as error:
+            found["refused"].append(str(error))
+        else:
+            right = expected is None or result.tobytes() == expected
+            found["right" if right else "wrong"] += 1
+    return found
+
+def relabel():
+    "Another thread's labels: some are out of range."
+    for _ in range(repeats):
+        y[rng.integers(rows)] = 2**40
+        y[:] = rng.integers(n_classes, size=rows)
+
+def one_call():
+    net = make_network()
+    predict = net.bind(X, np.empty((rows, n_classes), np.float32))
+    expected = net.predict(X).tobytes()
+    # whoever is not refused has the array to himself until the GIL is let go
+    return in_threads(*[lambda: count(lambda: predict().copy())] * 3), \
+        predict().tobytes() == expected
+
+def own_calls():
+    net = make_network()
+    expected = net.predict(X).tobytes()
+    calls = [net.bind(X, np.empty((rows, n_classes), np.float32)) for _ in range(3)]
+    return in_threads(*[lambda call=call: count(call, expected) for call in calls])
+
+def one_step():
+    net = make_network()
+    step = net.bind_step(X, y)
+    found = in_threads(*[lambda: count(step)] * 3)
+    twin = make_network()
+    for _ in range(net.n_steps):
+        twin.train_step(X, y)
+    return found, net.n_steps, net.parameters.tobytes() == twin.parameters.tobytes()
+
+def beside_training():
+    net = make_network()
+    step = net.bind_step(X, y)
+    return in_threads(
+        lambda: count(step), lambda: count(lambda: net.fit(X, y, batch_size=rows)),
+        lambda: count(lambda: setattr(net, "optimizer", SGD(2e-3)))), \
+        bool(np.isfinite(net.parameters).all())
+
+def beside_other_labels():
+    net = make_network()
+    step = net.bind_step(X, y)
+    def quiet():
+        try:
+            return step()
+        except ValueError as error:
+            assert "whole labels" in str(error)
+    return in_threads(lambda: count(quiet), relabel)[0], bool(np.isfinite(net.parameters).all())
+
+print(json.dumps([one_call(), own_calls(), one_step(), beside_training(), beside_other_labels()]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("widths", "rows", "repeats"), [([3, 5, 2], 1, 1000), ([64, 256, 256, 10], 200, 60)],
+    ids=["tiny", "large enough to release the GIL"],
+)
+def test_bound_calls(widths, rows, repeats):
+    """Not a way to use them, but for one call for each thread: refused or right, never a crash."""
+    found = run_script(BOUND_CALLS, widths, rows, repeats, widths[-1])
+    (one_call, right_after), own, (steps, n_steps, same) = found[:3]
+    (beside, finite), (relabelled, sane) = found[3:]
+    assert right_after
+    assert [each["right"] for each in own] == [repeats] * 3
+    assert sum(each["right"] for each in steps) == n_steps > 0
+    assert same
+    assert finite
+    assert sane
+    assert relabelled["right"] == repeats
+    for each in (*one_call, *steps, *beside):
+        assert each["right"] + len(each["refused"]) == repeats
+        assert all("in use by another thread" in message for message in each["refused"])
+    if rows > 1:  # otherwise nothing ever lets go of the GIL
+        assert any(each["refused"] for each in one_call)
+        assert any(each["refused"] for each in steps)
+        assert any(each["refused"] for each in beside)

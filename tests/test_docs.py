@@ -77,7 +77,9 @@ def test_page_runs(page, tmp_path, monkeypatch):
     run(page.read_text("utf-8"), relative(page))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/backpropagation.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/guide.md", "docs/backpropagation.md", "docs/embedding.md"]
+)
 def test_page_has_something_to_run(page):
     # Without this, a fence the pattern above does not know would pass unread.
     markdown = (ROOT / page).read_text("utf-8")

@@ -186,6 +186,80 @@ def one(rng, n_in, n_out):
     return np.ones((n_in, n_out))
 
 
+INTERRUPTED_CALLS = """
+import json, os, signal, sys, threading, time
+import numpy as np
+from fastbp import SGD, Dense, Network
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+rng = np.random.default_rng(0)
+
+def make_network(*widths):
+    layers = [Dense(width, "tanh") for width in widths[1:]]
+    return Network(widths[0], layers, optimizer=SGD(0.01), dtype="float64", seed=1)
+
+def bound_step():
+    net = make_network(8, 512, 512, 1)
+    X, y = rng.normal(size=(100_000, 8)), rng.normal(size=(100_000, 1))
+    return net, net.bind_step(X, y)
+
+def bound_prediction():
+    net = make_network(8, 512, 512, 1)
+    X = rng.normal(size=(400_000, 8))
+    return net, net.bind(X, np.empty((len(X), 1)))
+
+def jacobian_of_one_row():
+    net = make_network(8, 512, 20_000)
+    return net, lambda: net.jacobian(np.ones(8))
+
+def input_gradient():
+    net = make_network(8, 512, 512, 1)
+    X, y = rng.normal(size=(100_000, 8)), rng.normal(size=(100_000, 1))
+    return net, lambda: net.input_gradient(X, y)
+
+def interrupt(moment):
+    start = time.process_time()
+    while time.process_time() < start + moment:
+        pass
+    sent.append(time.monotonic_ns())
+    os.kill(os.getpid(), signal.SIGINT)
+
+net, call = globals()[sys.argv[1]]()
+before, results = net.state(), []
+for moment in (0.02, 0.1, 0.2):
+    sent = []
+    thread = threading.Thread(target=interrupt, args=(moment,), daemon=True)
+    thread.start()
+    try:
+        call()
+    except KeyboardInterrupt:
+        interrupted_at = time.monotonic_ns()
+    thread.join()
+    results.append([interrupted_at - sent[0], np.array_equal(net.parameters, before["parameters"]),
+                    net.n_steps])
+net.train_step(np.ones(net.n_inputs), np.ones(net.n_outputs))
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one Windows process")
+@pytest.mark.parametrize(
+    "call", ["bound_step", "bound_prediction", "jacobian_of_one_row", "input_gradient"]
+)
+def test_keyboard_interrupt_of_other_calls(call):
+    """Each takes seconds; nothing of the network changes, and the next call is like any other."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_CALLS, call], capture_output=True, text=True,
+        timeout=120, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert [unchanged for _, unchanged, _ in results] == [True] * 3
+    assert [steps for _, _, steps in results] == [0] * 3
+    # The thread that sends the signal takes turns with the call, on a machine of one core.
+    assert sorted(delay for delay, _, _ in results)[1] < PROMISED_NANOSECONDS
+
+
 def make_exploding_network(dtype="float64"):
     """One weight, 1, and a bias, 0. On x = 1, y = 0 the error is e = w + b, its gradient by each
     is e, and a step makes it e - 2 (16.5 e) = -32 e: the loss e**2 / 2 grows by 2**10 a step.

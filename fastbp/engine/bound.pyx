@@ -216,29 +216,42 @@ cdef class BoundStep:
     cdef readonly object y
     cdef object next_step
     cdef Samples samples
+    cdef const Py_ssize_t* labels   # as they lie in y; or NULL
+    cdef Py_ssize_t* checked        # and those of the step under way
 
     def __cinit__(self, Plan plan not None, X, y, next_step):
         recognise(plan, X, &self.samples)
         if cnp.PyArray_TYPE(y) == cnp.NPY_INTP:
-            self.samples.labels = <Py_ssize_t*>pointer(y, cnp.NPY_INTP, "y")
+            self.labels = <Py_ssize_t*>pointer(y, cnp.NPY_INTP, "y")
+            self.checked = <Py_ssize_t*>zeroed(self.samples.n * sizeof(Py_ssize_t))
+            self.samples.labels = self.checked
             assert y.size == self.samples.n
         else:
             self.samples.targets = pointer(y, plan.type_number, "y")
             assert y.size == self.samples.n * plan.net.n_out
         self.plan, self.X, self.y, self.next_step = plan, X, y, next_step
 
+    def __dealloc__(self):
+        free(self.checked)
+
+    cdef int take_labels(self) except -1:
+        """Copy the labels as they are checked: the engine takes them as indices, and without the
+        GIL anybody may change those in y."""
+        cdef Py_ssize_t n_out = self.plan.net.n_out, label, i
+        for i in range(self.samples.n if self.labels != NULL else 0):
+            label = self.labels[i]
+            if not 0 <= label < n_out:
+                raise ValueError(f"y must hold whole labels from 0 to {n_out - 1}, got {label}")
+            self.checked[i] = label
+        return 0
+
     def __call__(self):
         cdef Plan plan = self.plan
         cdef double rate = plan.rate, loss
         cdef uint64_t key = 0
-        cdef Py_ssize_t i
         refuse_if_retired(plan)
-        for i in range(self.samples.n if self.samples.labels != NULL else 0):
-            if not 0 <= self.samples.labels[i] < plan.net.n_out:
-                raise ValueError(
-                    f"y must hold whole labels from 0 to {plan.net.n_out - 1}, "
-                    f"got {self.samples.labels[i]}"
-                )
+        plan.refuse_while_training()
+        self.take_labels()
         if rate != rate or plan.net.drops or plan.rule.noise != 0:
             rate, key = self.next_step()
         loss = plan.make_step(&self.samples, rate, key)

@@ -447,45 +447,44 @@ cdef Status differentiate(
     const Net* whole, const real* parameters, const Samples* samples, Py_ssize_t* done,
     real* jacobian, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """The derivatives of all outputs by all inputs, from row `done` on: n x n_out x n_in.
+    """The derivatives of all outputs by all inputs, n x n_out x n_in, but for the first `done` of
+    these n x n_out gradients.
 
-    As many rows go forward as a pass can take back with one row for each of their outputs.
+    As many rows go forward as a pass can take back with one row for each of their outputs, or one
+    row for some of its outputs.
     """
     cdef double since = milliseconds(), flops = 0
     cdef Net own = whole[0]
     cdef const Net* net = &own
-    cdef Py_ssize_t n_out = net.n_out, at, n, first, width, i, k
+    cdef Py_ssize_t n_out = net.n_out, at, start, n, first, width, i, k
     cdef const Layer* layer
     cdef real* delta = <real*>work.delta
     cdef Batch batch
     own.from_logits = False     # outputs are those of the last activation
-    while done[0] < samples.n:
-        n = min(max(<Py_ssize_t>1, work.rows // n_out), samples.n - done[0])
-        first = 0
-        while first < n_out:
-            width = min(n_out - first, work.rows)
-            batch = gather(net, parameters, samples, done[0], n, work, member)
-            forward_pass(net, parameters, &batch, work, member)
-            for at in range(net.depth):
-                layer = &net.layers[at]
-                repeat_rows(<real*>work.outputs + layer.output * work.rows, n, layer.n_out, width)
-                if slopes_of(layer, parameters, work) != NULL:
-                    repeat_rows(slopes_of(layer, parameters, work), n, layer.n_out, width)
-                if layer.kind == LAYER_NORM:
-                    repeat_rows(moments_of(net, layer, parameters, work), 2 * n, 1, width)
-            memcpy(work.inputs, batch.X, n * net.n_in * sizeof(real))
-            repeat_rows(<real*>work.inputs, n, net.n_in, width)
-            memset(delta, 0, n * width * n_out * sizeof(real))
-            for i in range(n):
-                for k in range(width):
-                    delta[(i * width + k) * n_out + first + k] = 1
-            batch.X, batch.n = work.inputs, n * width
-            backward_pass(net, parameters, &batch, NULL,
-                          jacobian + (done[0] * n_out + first) * net.n_in, work, member)
-            first += width
-        done[0] += n
-        flops += n * n_out * FORWARD * samples.products
-        if done[0] < samples.n and time_to_pause(since, &flops, work, member):
+    while done[0] < samples.n * n_out:
+        start, first = done[0] // n_out, done[0] % n_out
+        n = min(max(<Py_ssize_t>1, work.rows // n_out), samples.n - start)
+        width = min(n_out - first, work.rows)
+        batch = gather(net, parameters, samples, start, n, work, member)
+        forward_pass(net, parameters, &batch, work, member)
+        for at in range(net.depth):
+            layer = &net.layers[at]
+            repeat_rows(<real*>work.outputs + layer.output * work.rows, n, layer.n_out, width)
+            if slopes_of(layer, parameters, work) != NULL:
+                repeat_rows(slopes_of(layer, parameters, work), n, layer.n_out, width)
+            if layer.kind == LAYER_NORM:
+                repeat_rows(moments_of(net, layer, parameters, work), 2 * n, 1, width)
+        memcpy(work.inputs, batch.X, n * net.n_in * sizeof(real))
+        repeat_rows(<real*>work.inputs, n, net.n_in, width)
+        memset(delta, 0, n * width * n_out * sizeof(real))
+        for i in range(n):
+            for k in range(width):
+                delta[(i * width + k) * n_out + first + k] = 1
+        batch.X, batch.n = work.inputs, n * width
+        backward_pass(net, parameters, &batch, NULL, jacobian + done[0] * net.n_in, work, member)
+        done[0] += n * width
+        flops += n * width * FORWARD * samples.products
+        if done[0] < samples.n * n_out and time_to_pause(since, &flops, work, member):
             return PAUSED
     return DONE
 
@@ -999,7 +998,10 @@ cdef class Plan:
         for at in range(self.net.depth):
             self.net.layers[at].frozen = frozen[at]
         self.find_lowest()
-        self.release_workspace()    # whose gradient counts as zero where nothing is trained
+        # gradients count as zero where nothing is trained
+        self.release_workspace()
+        if self.native_gradient != NULL:
+            memset(self.native.work.gradient, 0, self.net.n_parameters * self.item)
 
     cdef bint lacks_statistics(self) noexcept:
         return lacks_statistics(&self.net, self.type_number == cnp.NPY_FLOAT32)
@@ -1047,7 +1049,8 @@ cdef class Plan:
         rule.momentum_decay = settings.get("momentum_decay", 0)
         rule.noise = settings.get("noise", 0)
         rule.noise_decay = settings.get("noise_decay", 0)
-        self.rate = settings.get("learning_rate", NAN)
+        if self.native_memory != NULL:
+            self.ready_native(&rule)
         if kind == self.rule.kind and state_vectors(&rule) == state_vectors(&self.rule):
             rule.steps, rule.product = self.rule.steps, self.rule.product
         else:
@@ -1055,8 +1058,7 @@ cdef class Plan:
             self.state[:] = settings.get("initial_accumulator", 0)
         rule.state, rule.stride = cnp.PyArray_DATA(self.state), stride
         self.rule = rule
-        if self.native_memory != NULL:
-            self.ready_native()
+        self.rate = settings.get("learning_rate", NAN)
 
     @property
     def is_random(self):
@@ -1335,6 +1337,7 @@ cdef class Plan:
         if self.native_memory != NULL:
             return 0
         load_blas()
+        self.ready_native(&self.rule)
         native.net, native.theta, native.rule = &self.net, self.theta, &self.rule
         native.rate, native.key = &self.rate, key
         native.single = self.type_number == cnp.NPY_FLOAT32
@@ -1343,11 +1346,11 @@ cdef class Plan:
         network.predict, network.learn = native_predict, native_learn
         network.learn_label, network.internal = native_learn_label, native
         self.native_memory = allocate_workspace(&self.net, self.item, 1, 1, False, &native.work)
-        return self.ready_native()
+        return 0
 
-    cdef int ready_native(self) except -1:
-        """Give it room for the whole gradient, where the optimizer wants that."""
-        if self.native.work.gradient == NULL and not is_fused(&self.net, &self.rule):
+    cdef int ready_native(self, const Rule* rule) except -1:
+        """Give it room for the whole gradient, where a rule wants that."""
+        if self.native_gradient == NULL and not is_fused(&self.net, rule):
             self.native_gradient = zeroed(room(self.net.n_parameters, self.item))
             self.native.work.gradient = aligned(self.native_gradient)
         return 0

@@ -67,6 +67,20 @@ static inline int fastbp_learn_f64(
         : FASTBP_WRONG_TYPE;
 }
 
+static inline int fastbp_learn_label_f32(
+    fastbp_network *network, const float *x, ptrdiff_t label, double *loss)
+{
+    return network->item_size == sizeof(float) ? network->learn_label(network, x, label, loss)
+        : FASTBP_WRONG_TYPE;
+}
+
+static inline int fastbp_learn_label_f64(
+    fastbp_network *network, const double *x, ptrdiff_t label, double *loss)
+{
+    return network->item_size == sizeof(double) ? network->learn_label(network, x, label, loss)
+        : FASTBP_WRONG_TYPE;
+}
+
 #ifdef __cplusplus
 }
 #endif
