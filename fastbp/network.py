@@ -1184,13 +1184,7 @@ class Network:
     def _validation(self, data: tuple[Any, ...] | None) -> Samples | None:
         if data is None:
             return None
-        accepted = "validation_data must be (X, y) or (X, y, sample_weight)"
-        if not isinstance(data, (tuple, list)):
-            raise TypeError(f"{accepted}, got {type(data).__name__}")
-        if len(data) not in (2, 3):
-            raise ValueError(f"{accepted}, got {len(data)} items")
-        X, y = data[:2]
-        weights = data[2] if len(data) == 3 else None
+        X, y, weights = training.checked_validation(data)
         return self._samples(X, y, weights, one_row=False, prefix="validation_data ")
 
 

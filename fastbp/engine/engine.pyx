@@ -1358,7 +1358,8 @@ cdef class Plan:
         """Note that its network has become another one: what was bound to it raises from now on."""
         self.retired = True
 
-    cdef int refuse_while_training(self) except -1:
+    cpdef int refuse_while_training(self) except -1:
+        """Raise RuntimeError while another thread is in a call that takes the workspace."""
         if self.training:
             raise RuntimeError(
                 "this network is in use by another thread: it takes one call of fit, train_step, "
@@ -1390,7 +1391,8 @@ cdef class Plan:
 
     cdef void finish(self, const Call* call) noexcept:
         """Leave everything as of the last whole step, and let others train."""
-        if call.task == TRAIN and call.epoch.done > 0:      # in the middle of a step
+        if call.task == TRAIN and self.net.has_batch_norms and call.epoch.done > 0:
+            # in the middle of a step
             memcpy(self.net.statistics, self.work.gathered, self.net.n_statistics * self.item)
         self.failure = None
         self.training = False
