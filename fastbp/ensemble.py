@@ -111,10 +111,12 @@ class Ensemble:
             As `Network.predict`.
         """
         n_threads = _checks.count("n_threads", n_threads)
-        for network in self:
-            network._require_statistics()
+        plans = [each._plan for each in self._networks]
+        for network, plan in zip(self._networks, plans, strict=True):
+            if plan.waits:
+                network._require_statistics()
         rows, single = self._features(X, "X")
-        result = engine.predict_by_all([each._plan for each in self], rows, n_threads)
+        result = engine.predict_by_all(plans, rows, n_threads)
         return result[:, 0] if single else result
 
     def evaluate(
@@ -249,7 +251,6 @@ class Ensemble:
         self, X: Features, name: str, *, one_row: bool = True
     ) -> tuple[NDArray[Any] | SparseRows, bool]:
         """X as the engine takes it, converted once for all."""
-        self._require_alike()  # a network may have become another one, by its __init__
         rows, single = self[0]._features(X, name=name, one_row=one_row)
         if isinstance(rows, SparseRows):
             for network in self:
@@ -267,6 +268,7 @@ class Ensemble:
         prefix: str = "",
     ) -> list[Samples]:
         """X, y and weights as the engine takes them, shared by the networks of one loss."""
+        self._require_alike()  # a network may have become another one, by its __init__
         rows, single = self._features(X, prefix + "X", one_row=one_row)
         given: Any = X if single else rows
         of_loss: dict[str, Samples] = {}
