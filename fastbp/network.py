@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _checks, native, splitting, training
 from fastbp._dispatch import engine
+from fastbp._online import Online
 from fastbp._records import (
     Record,
     Weighted,
@@ -73,6 +75,8 @@ class Network:
     seed : int, optional
         For the first weights and for shuffling. The same seed, data and machine give the same
         bits; without one, every network differs.
+    feature_names : sequence of str, optional
+        What the inputs are called, for `learn_one` and `predict_one` of dictionaries.
 
     Raises
     ------
@@ -106,8 +110,13 @@ class Network:
         optimizer: str | AnyOptimizer = "sgd",
         dtype: DTypeLike = "float32",
         seed: int | None = None,
+        feature_names: Iterable[str] | None = None,
     ) -> None:
         self._n_inputs = _checks.count("n_inputs", n_inputs)
+        self._feature_names = feature_names if feature_names is None else _checks.names(
+            "feature_names", feature_names, self._n_inputs
+        )
+        self._online: Online | None = None
         self._layers = checked_stack(layers)
         self._records, self._input_dropout = flatten(self._n_inputs, self._layers)
         self._loss = named_loss(loss)
@@ -216,6 +225,14 @@ class Network:
         self._progress.plateau = PlateauProgress()
 
     @property
+    def optimizer_state(self) -> tuple[NDArray[Any], ...]:
+        """What the optimizer has gathered: live flat views, each in the order of `parameters`.
+
+        None for plain SGD; momentum; means, of gradients and of their squares, for Adam.
+        """
+        return self._plan.state_vectors
+
+    @property
     def n_steps(self) -> int:
         """How many steps the optimizer has made; a new kind of optimizer starts at 0."""
         return self._plan.progress[0]
@@ -294,7 +311,8 @@ class Network:
         """Return the call that makes a network like this one."""
         return (
             f"Network({self._n_inputs}, {list(self._layers)}, loss={self._loss}, "
-            f"optimizer={self._optimizer}, dtype={self._dtype.name!r}, seed={self._seed!r})"
+            f"optimizer={self._optimizer}, dtype={self._dtype.name!r}, seed={self._seed!r}"
+            + (f", feature_names={self._feature_names!r})" if self._feature_names else ")")
         )
 
     # --- what it computes -------------------------------------------------------------------
@@ -1059,6 +1077,90 @@ class Network:
         self._plan.freeze([not record.trainable for record in records])
         self._layers, self._records = layers, records
 
+    # --- one row at a time ------------------------------------------------------------------
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """What the inputs are called, in their order, if they have names."""
+        return self._feature_names
+
+    def learn_one(self, x: ArrayLike | Mapping[str, Any], y: ArrayLike) -> float:
+        """Make one step of the optimizer on one row: `train_step` for streams, with less around it.
+
+        Parameters
+        ----------
+        x : array_like of shape (n_inputs,), or mapping of `feature_names` to numbers
+            A mapping must hold every feature; what else is in it is ignored.
+        y : array_like
+            A label for "cross_entropy"; otherwise (n_outputs,), or a number for one output.
+
+        Returns
+        -------
+        float
+            The loss before the step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or not finite; nothing has been done then.
+        FloatingPointError
+            If the loss is not finite; parameters and optimizer are as before the step.
+        RuntimeError
+            If another thread is training the network, or a Normalize layer has no statistics.
+
+        See Also
+        --------
+        bind_step : does not check its arguments, and takes less than a microsecond.
+        """
+        self._require_steps()
+        self._require_statistics()
+        return self._one_at_a_time().learn(x, y)
+
+    def predict_one(self, x: ArrayLike | Mapping[str, Any]) -> NDArray[Any]:
+        """Compute the outputs for one row.
+
+        Parameters
+        ----------
+        x : array_like of shape (n_inputs,), or mapping of `feature_names` to numbers
+            As for `learn_one`.
+
+        Returns
+        -------
+        ndarray of shape (n_outputs,)
+            Also where there is one output. As with `predict`, any number of threads may ask at once
+            while nobody trains the network.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not as above, or not finite.
+        """
+        row = x
+        if type(x) is not np.ndarray:
+            row = self._one_at_a_time().row(x)
+        result = self._plan.predict(row)
+        if result is None or result.ndim != 1:  # which wants a closer look, or a copy
+            self._require_statistics()
+            result = self._plan.predict(self._one_at_a_time().checked(x))
+            assert result is not None
+        return result
+
+    def _one_at_a_time(self) -> Online:
+        """What rows are taken through, made on first use."""
+        if self._online is None:
+            itself = weakref.ref(self)  # it shall live no longer for what it keeps
+
+            def next_step() -> tuple[float, int]:
+                network = itself()
+                assert network is not None
+                return network._next_step()
+
+            self._online = Online(
+                self._plan, next_step, self._feature_names, self._n_inputs, self.n_outputs,
+                self._dtype, self._loss.name,
+            )
+        return self._online
+
     # --- what stays -------------------------------------------------------------------------
 
     def copy(self) -> Network:
@@ -1071,7 +1173,7 @@ class Network:
         """
         twin = Network(
             self._n_inputs, self._layers, loss=self._loss, optimizer=self._optimizer,
-            dtype=self._dtype, seed=self._seed,
+            dtype=self._dtype, seed=self._seed, feature_names=self._feature_names,
         )
         twin.restore(self.state())
         return twin
@@ -1111,7 +1213,7 @@ class Network:
         ----------
         state : mapping
             What `state` returned, of this network or of one made alike: the same layers, loss,
-            dtype and optimizer. The learning rate may differ.
+            dtype, names of features and optimizer. The learning rate may differ.
 
         Raises
         ------
@@ -1133,6 +1235,7 @@ class Network:
             "loss": repr(self._loss),
             "optimizer": repr(optimizer),
             "dtype": self._dtype.name,
+            "feature_names": list(self._feature_names) if self._feature_names else None,
         }
 
     # --- the way in -------------------------------------------------------------------------

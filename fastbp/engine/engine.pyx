@@ -1049,6 +1049,16 @@ cdef class Plan:
             self.ready_native()
 
     @property
+    def state_vectors(self):
+        """The optimizer's vectors: views of `state`, each as long as `parameters`."""
+        cdef Py_ssize_t at, start
+        vectors = []
+        for at in range(state_vectors(&self.rule)):
+            start = at * self.rule.stride
+            vectors.append(self.state[start:start + self.net.n_parameters])
+        return tuple(vectors)
+
+    @property
     def is_random(self):
         """Whether training drops anything, or adds noise: what the key of an epoch decides on."""
         return bool(self.net.drops or self.rule.noise != 0)
