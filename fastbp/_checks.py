@@ -18,8 +18,9 @@ from fastbp._dispatch import engine
 from fastbp._sparse import Features, SparseRows, is_sparse, sparse_rows
 
 __all__ = [
-    "choice", "count", "dtype", "features", "flag", "fraction", "non_negative", "number",
-    "optional", "output", "positive", "ready", "ready_rows", "targets", "weights", "whole",
+    "choice", "count", "dtype", "features", "flag", "fraction", "in_domain", "names",
+    "non_negative", "number", "optional", "output", "positive", "ready", "ready_rows", "targets",
+    "weights", "whole",
 ]
 
 T = TypeVar("T")
@@ -124,6 +125,23 @@ def choice(name: str, value: object, valid: Iterable[str]) -> str:
     if value not in names:
         raise ValueError(f"unknown {name} {value!r}; valid are {listed}")
     return value
+
+
+def names(name: str, value: object, number: int) -> tuple[str, ...]:
+    """Return `value` as so many distinct strings."""
+    accepted = f"{name} must be a sequence of {number} distinct strings"
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{accepted}, got {value!r}")
+    given = tuple(value)
+    for each in given:
+        if not isinstance(each, str):
+            raise TypeError(f"{accepted}, got {each!r} in it")
+    if len(given) != number:
+        raise ValueError(f"{accepted}, got {len(given)}")
+    if len(set(given)) < number:
+        twice = next(each for each in given if given.count(each) > 1)
+        raise ValueError(f"{accepted}, got {twice!r} more than once")
+    return given
 
 
 def dtype(value: object) -> np.dtype[Any]:
@@ -269,6 +287,19 @@ DOMAINS: dict[str, tuple[str, Callable[[Floats], NDArray[np.bool_]]]] = {
     "gamma": ("be positive", lambda y: y > 0),
     **dict.fromkeys(SIGNS, ("be -1 or 1, or 0 or 1,", lambda y: (np.abs(y) == 1) | (y == 0))),
 }
+
+
+def in_domain(loss: str) -> Callable[[Any], Any] | None:
+    """Return what tells of a target whether a loss takes it as it is: None if it takes any.
+
+    Raises
+    ------
+    KeyError
+        If there is more to it, and `targets` has to look at them.
+    """
+    if loss in (*PROBABILITIES, *SIGNS, "quantile"):
+        raise KeyError(loss)
+    return DOMAINS[loss][1] if loss in DOMAINS else None
 
 
 def _signs(name: str, y: Floats) -> Floats:

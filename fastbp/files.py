@@ -175,6 +175,7 @@ def _document(network: Network, *, with_training: bool) -> dict[str, Any]:
             "optimizer": to_json(network.optimizer, "optimizer"),
             "dtype": network.dtype.name,
             "seed": to_json(network.seed, "seed"),
+            "feature_names": to_json(network.feature_names, "feature_names"),
         },
     }
     if with_training:
@@ -259,7 +260,8 @@ def _check_version(document: Mapping[str, Any]) -> None:
 
 def _check_settings(settings: object) -> None:
     """Check what the shapes of tensors depend on; `Network` checks the rest."""
-    _expect("its network", settings, "n_inputs", "layers", "loss", "optimizer", "dtype", "seed")
+    _expect("its network", settings, "n_inputs", "layers", "loss", "optimizer", "dtype", "seed",
+            "feature_names")
     assert isinstance(settings, dict)
     kinds: dict[str, Any] = {
         "n_inputs": int, "layers": list, "loss": Loss, "optimizer": Optimizer | LBFGS | Minimizer,

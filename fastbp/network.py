@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _checks, splitting, training
 from fastbp._dispatch import engine
+from fastbp._online import Online
 from fastbp._records import (
     Record,
     Weighted,
@@ -78,6 +80,8 @@ class Network(Predictor):
     seed : int, optional
         For the first weights and for shuffling. The same seed, data and machine give the same
         bits; without one, every network differs.
+    feature_names : sequence of str, optional
+        What the inputs are called, for `learn_one` and `predict_one` of dictionaries.
 
     Raises
     ------
@@ -111,8 +115,9 @@ class Network(Predictor):
         optimizer: str | AnyOptimizer = "sgd",
         dtype: DTypeLike = "float32",
         seed: int | None = None,
+        feature_names: Iterable[str] | None = None,
     ) -> None:
-        self._build(n_inputs, layers, loss, optimizer, dtype, seed)
+        self._build(n_inputs, layers, loss, optimizer, dtype, seed, feature_names)
         for record in self._weighted:
             self._begin(record, self._initial_weight(record))
 
@@ -124,9 +129,14 @@ class Network(Predictor):
         optimizer: str | AnyOptimizer,
         dtype: DTypeLike,
         seed: int | None,
+        feature_names: Iterable[str] | None,
     ) -> None:
         """Check the arguments and make everything but the first parameters, which are zero."""
         self._n_inputs = _checks.count("n_inputs", n_inputs)
+        self._feature_names = feature_names if feature_names is None else _checks.names(
+            "feature_names", feature_names, self._n_inputs
+        )
+        self._online: Online | None = None
         self._layers = checked_stack(layers)
         self._records, self._input_dropout = flatten(self._n_inputs, self._layers)
         self._loss = named_loss(loss)
@@ -260,7 +270,8 @@ class Network(Predictor):
         """Return the call that makes a network like this one."""
         return (
             f"Network({self._n_inputs}, {list(self._layers)}, loss={self._loss}, "
-            f"optimizer={self._optimizer}, dtype={self._dtype.name!r}, seed={self._seed!r})"
+            f"optimizer={self._optimizer}, dtype={self._dtype.name!r}, seed={self._seed!r}"
+            + (f", feature_names={self._feature_names!r})" if self._feature_names else ")")
         )
 
     # --- what it computes -------------------------------------------------------------------
@@ -837,6 +848,90 @@ class Network(Predictor):
         self._plan.freeze([not record.trainable for record in records])
         self._layers, self._records = layers, records
 
+    # --- one row at a time ------------------------------------------------------------------
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """What the inputs are called, in their order, if they have names."""
+        return self._feature_names
+
+    def learn_one(self, x: ArrayLike | Mapping[str, Any], y: ArrayLike) -> float:
+        """Make one step of the optimizer on one row: `train_step` for streams, with less around it.
+
+        Parameters
+        ----------
+        x : array_like of shape (n_inputs,), or mapping of `feature_names` to numbers
+            A mapping must hold every feature; what else is in it is ignored.
+        y : array_like
+            A label for "cross_entropy"; otherwise (n_outputs,), or a number for one output.
+
+        Returns
+        -------
+        float
+            The loss before the step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or not finite; nothing has been done then.
+        FloatingPointError
+            If the loss is not finite; parameters and optimizer are as before the step.
+        RuntimeError
+            If another thread is training the network, or a Normalize layer has no statistics.
+
+        See Also
+        --------
+        bind_step : does not check its arguments, and takes less than a microsecond.
+        """
+        self._require_steps()
+        self._require_statistics()
+        return self._one_at_a_time().learn(x, y)
+
+    def predict_one(self, x: ArrayLike | Mapping[str, Any]) -> NDArray[Any]:
+        """Compute the outputs for one row.
+
+        Parameters
+        ----------
+        x : array_like of shape (n_inputs,), or mapping of `feature_names` to numbers
+            As for `learn_one`.
+
+        Returns
+        -------
+        ndarray of shape (n_outputs,)
+            Also where there is one output. As with `predict`, any number of threads may ask at once
+            while nobody trains the network.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not as above, or not finite.
+        """
+        row = x
+        if type(x) is not np.ndarray:
+            row = self._one_at_a_time().row(x)
+        result = self._plan.predict(row)
+        if result is None or result.ndim != 1:  # which wants a closer look, or a copy
+            self._require_statistics()
+            result = self._plan.predict(self._one_at_a_time().checked(x))
+            assert result is not None
+        return result
+
+    def _one_at_a_time(self) -> Online:
+        """What rows are taken through, made on first use."""
+        if self._online is None:
+            itself = weakref.ref(self)  # it shall live no longer for what it keeps
+
+            def next_step() -> tuple[float, int]:
+                network = itself()
+                assert network is not None
+                return network._next_step()
+
+            self._online = Online(
+                self._plan, next_step, self._feature_names, self._n_inputs, self.n_outputs,
+                self._dtype, self._loss.name,
+            )
+        return self._online
+
     # --- what stays -------------------------------------------------------------------------
 
     def copy(self) -> Network:
@@ -864,6 +959,7 @@ class Network(Predictor):
         arguments = {
             "n_inputs": self._n_inputs, "layers": self._layers, "loss": self._loss,
             "optimizer": self._optimizer, "dtype": self._dtype.name, "seed": self._seed,
+            "feature_names": self._feature_names,
         }
         return {"arguments": arguments, "state": self.state()}
 
@@ -973,7 +1069,7 @@ class Network(Predictor):
         ----------
         state : mapping
             What `state` returned, of this network or of one made alike: the same layers, loss,
-            dtype and optimizer. The learning rate may differ.
+            dtype, names of features and optimizer. The learning rate may differ.
 
         Raises
         ------
@@ -1035,6 +1131,7 @@ class Network(Predictor):
             "loss": repr(self._loss),
             "optimizer": repr(optimizer),
             "dtype": self._dtype.name,
+            "feature_names": list(self._feature_names) if self._feature_names else None,
         }
 
     # --- to other libraries -----------------------------------------------------------------
@@ -1128,13 +1225,7 @@ class Network(Predictor):
     def _validation(self, data: tuple[Any, ...] | None) -> Samples | None:
         if data is None:
             return None
-        accepted = "validation_data must be (X, y) or (X, y, sample_weight)"
-        if not isinstance(data, (tuple, list)):
-            raise TypeError(f"{accepted}, got {type(data).__name__}")
-        if len(data) not in (2, 3):
-            raise ValueError(f"{accepted}, got {len(data)} items")
-        X, y = data[:2]
-        weights = data[2] if len(data) == 3 else None
+        X, y, weights = training.checked_validation(data)
         return self._samples(X, y, weights, one_row=False, prefix="validation_data ")
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from fastbp.network import Network
 
 __all__ = [
-    "History", "LearningRateCurve", "Snapshot", "checked_state", "go_back", "range_test",
-    "snapshot", "train",
+    "History", "LearningRateCurve", "Snapshot", "checked_state", "checked_validation", "go_back",
+    "range_test", "snapshot", "train",
 ]
 
 DIVERGENCE_HINT = (
@@ -102,6 +102,16 @@ def checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks must be a sequence of Callback, got {callback!r}")
     return checked
+
+
+def checked_validation(data: object) -> tuple[Any, Any, Any]:
+    """Return X, y and weights of validation data, or raise TypeError or ValueError."""
+    accepted = "validation_data must be (X, y) or (X, y, sample_weight)"
+    if not isinstance(data, (tuple, list)):
+        raise TypeError(f"{accepted}, got {type(data).__name__}")
+    if len(data) not in (2, 3):
+        raise ValueError(f"{accepted}, got {len(data)} items")
+    return data[0], data[1], data[2] if len(data) == 3 else None
 
 
 @dataclass(frozen=True)

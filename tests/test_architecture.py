@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import re
 import shutil
@@ -23,7 +24,7 @@ IN_ENGINE = [*CYTHON, *ENGINE.glob("*.py"), *ENGINE.glob("*.pyi")]
 KERNELS = sorted(ENGINE.glob("*.pxd"))
 # Built on top of Network; whatever comes here uses public names alone.
 ON_TOP = [
-    PACKAGE / "__main__.py", PACKAGE / "files.py",
+    PACKAGE / "__main__.py", PACKAGE / "files.py", PACKAGE / "river.py",
     *sorted([*(PACKAGE / "interop").glob("*.py"), *(PACKAGE / "exporting").glob("*.py")]),
 ]
 # Helpers that know nothing of Network.
@@ -117,6 +118,10 @@ def test_one_file_cimports_scipy():
     }
 
 
+def test_one_file_imports_river():
+    assert importers("river", "pandas", among=PYTHON) == {"fastbp/river.py"}
+
+
 def test_only_callbacks_draw_progress_bars():
     assert importers("tqdm", among=[*PYTHON, *CYTHON]) <= {"fastbp/callbacks.py"}
 
@@ -140,7 +145,7 @@ def test_import_loads_nothing_slow():
     ).stdout.split()
     assert "fastbp" in loaded
     assert {
-        "scipy", "tqdm", "safetensors", "sklearn", "pytest", "onnx", "torch", "keras",
+        "scipy", "tqdm", "safetensors", "sklearn", "pytest", "onnx", "torch", "keras", "river",
     }.isdisjoint(loaded)
 
 
@@ -286,6 +291,8 @@ def test_public_names_of_modules_exist():
     for path in PYTHON:
         # torch_layers imports PyTorch, which need not be there
         if path.name in ("__main__.py", "torch_layers.py") or ENGINE in path.parents:
+            continue
+        if path.name == "river.py" and importlib.util.find_spec("river") is None:
             continue
         parts = path.relative_to(ROOT).with_suffix("").parts
         module = importlib.import_module(".".join(part for part in parts if part != "__init__"))

@@ -8,6 +8,7 @@ is what that block prints. The examples in docstrings are run by doctest.
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import io
 import itertools
 import pkgutil
@@ -23,6 +24,8 @@ from fastbp import _dispatch
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```\n", re.M | re.S)
+# What wants an optional package: pages, and modules.
+WANTED = {"docs/river.md": "river", "fastbp.river": "river"}
 LINK = re.compile(r"\[[^]\n]*\]\((?P<target>[^)\s]+)\)")
 
 
@@ -73,12 +76,15 @@ def relative(path):
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_page_runs(page, tmp_path, monkeypatch):
+    if (wanted := WANTED.get(relative(page))) is not None:
+        pytest.importorskip(wanted, reason=f"the page wants the optional package {wanted}")
     monkeypatch.chdir(tmp_path)  # for blocks that write files
     run(page.read_text("utf-8"), relative(page))
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/guide.md", "docs/backpropagation.md", "docs/embedding.md"]
+    "page",
+    ["README.md", "docs/guide.md", "docs/backpropagation.md", "docs/embedding.md", "docs/river.md"],
 )
 def test_page_has_something_to_run(page):
     # Without this, a fence the pattern above does not know would pass unread.
@@ -117,9 +123,10 @@ def modules():
     ]
     yield fastbp
     for found in pkgutil.walk_packages(fastbp.__path__, "fastbp."):
-        # to import what is compiled for another processor would end this process, and
-        # torch_layers imports PyTorch
-        if not found.name.endswith(("__main__", "torch_layers")) and found.name not in elsewhere:
+        # to import what is compiled for another processor would end this process
+        if found.name.endswith("__main__") or found.name in elsewhere:
+            continue
+        if found.name not in WANTED or importlib.util.find_spec(WANTED[found.name]) is not None:
             yield importlib.import_module(found.name)
 
 

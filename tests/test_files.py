@@ -170,7 +170,7 @@ def test_a_file_written_by_hand(tmp_path):
     document = {
         "version": 1, "fastbp": "0.1.0",
         "network": {
-            "n_inputs": 3, "dtype": "float64", "seed": None,
+            "n_inputs": 3, "dtype": "float64", "seed": None, "feature_names": ["a", "b", "c"],
             "layers": [{"kind": "layers.Dense", "units": 2, "activation": "tanh", "init": "auto",
                         "trainable": True, "l1": 0, "l2": 0, "max_norm": None}],
             "loss": {"kind": "losses.SquaredError"},
@@ -189,6 +189,8 @@ def test_a_file_written_by_hand(tmp_path):
     # tanh in units in the last place
     np.testing.assert_allclose(net.predict(X), np.tanh(X @ W + b), rtol=1e-14)
     assert net.optimizer == LBFGS(5)
+    assert net.feature_names == ("a", "b", "c")
+    assert net.copy().feature_names == net.feature_names
 
 
 def test_two_files_of_one_network_have_the_same_bytes(tmp_path):

@@ -159,3 +159,23 @@ def test_a_broken_state(change):
         net.restore(broken(change))
     np.testing.assert_array_equal(before["parameters"], net.parameters)
     assert before["json"] == net.state()["json"]
+
+
+def test_what_the_optimizer_has_gathered():
+    """After one step, momentum is the gradient, and Adam's means are (1 - beta) of it."""
+    X, y = data()
+    for dtype in ("float32", "float64"):
+        nets = [network(each, dtype) for each in (SGD(0.1), SGD(0.1, 0.9), Adam(0.1))]
+        _, gradient = nets[0].loss_and_gradient(X, y)
+        for net in nets:
+            net.train_step(X, y)
+        plain, momentum, adam = ([*net.optimizer_vectors.values()] for net in nets)
+        assert plain == []
+        # a product or two round, and the step sums in another order
+        rtol = 1e-4 if dtype == "float32" else 1e-12
+        expected = [gradient, 0.1 * gradient, 0.001 * gradient**2]
+        for found, wanted in zip(momentum + adam, expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.abs(wanted).max())
+        adam[0][:] = 0  # live
+        assert not next(iter(nets[2].optimizer_vectors.values())).any()
+        assert adam[1].any()

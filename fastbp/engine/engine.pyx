@@ -1371,7 +1371,8 @@ cdef class Plan:
         """Note that its network has become another one: what was bound to it raises from now on."""
         self.retired = True
 
-    cdef int refuse_while_training(self) except -1:
+    cpdef int refuse_while_training(self) except -1:
+        """Raise RuntimeError while another thread is in a call that takes the workspace."""
         if self.training:
             raise RuntimeError(
                 "this network is in use by another thread: it takes one call of fit, train_step, "

@@ -4,8 +4,11 @@
 cdef struct Herd:
     Call* calls
     Py_ssize_t n
+    double flops                # of all calls together
+    char* memory                # to predict: a piece of some size for each member, or NULL
+    Py_ssize_t size
+    Py_ssize_t item
     team members
-    bint tired[MOST_THREADS]    # whether a member has stopped to look for Ctrl-C
 
 
 cdef void herd_body(void* argument, int part) noexcept nogil:
@@ -13,31 +16,42 @@ cdef void herd_body(void* argument, int part) noexcept nogil:
     cdef Herd* herd = <Herd*>argument
     cdef double since = milliseconds()
     cdef Py_ssize_t at = part
-    herd.tired[part] = False
+    cdef Call* call
     while at < herd.n:
-        if herd.calls[at].status == PAUSED:
-            if herd.tired[part]:
-                return
-            body(&herd.calls[at], 0)
-            herd.tired[part] = herd.calls[at].status == PAUSED or out_of_patience(since)
-            if herd.calls[at].status == PAUSED:
+        call = &herd.calls[at]
+        if call.status == PAUSED:
+            if herd.memory != NULL:
+                # nothing in it outlives a pause
+                place_prediction(call.net, herd.item, herd.memory + part * herd.size, call.work)
+            body(call, 0)
+            if call.status == PAUSED or out_of_patience(since):
                 return
         at += herd.members.size
 
 
-cdef int run_all(Herd* herd, Py_ssize_t n_threads) except -1:
-    """Run all calls to their ends; between pauses a pending Ctrl-C is raised."""
+cdef int useful_members(const Herd* herd, Py_ssize_t n_threads) except -1:
+    """How many of the threads allowed are worth it."""
+    # BLAS does not stand being called side by side
+    if n_threads == 1 or not HAS_TILES or herd.flops < TEAM_CALL_FLOPS:
+        return 1
+    return min(n_threads, herd.n, usable_cores(), MOST_THREADS)
+
+
+cdef int run_all(Herd* herd, int threads, list plans) except -1:
+    """Run all calls to their ends; between pauses what a user's loss has raised is raised, and a
+    pending Ctrl-C."""
     cdef Py_ssize_t at
-    cdef int threads = 1
     cdef bint done = False
-    if n_threads > 1 and HAS_TILES:     # BLAS does not stand being called side by side
-        threads = min(n_threads, herd.n, usable_cores(), MOST_THREADS)
+    cdef Plan plan
     for at in range(herd.n):
         herd.calls[at].status = PAUSED
         herd.calls[at].members.size = 1
     while not done:
         with nogil:
             team_run(&herd.members, threads, herd_body, herd)
+        for plan in plans:
+            if plan.failure is not None:
+                raise plan.failure
         PyErr_CheckSignals()
         done = True
         for at in range(herd.n):
@@ -57,7 +71,8 @@ def epoch_of_all(
     cdef double* constant = <double*>calloc(n, sizeof(double))
     cdef list begun = []
     cdef Plan plan
-    herd.calls, herd.n = <Call*>calloc(n, sizeof(Call)), n
+    herd.calls, herd.n, herd.flops = <Call*>calloc(n, sizeof(Call)), n, 0
+    herd.memory = NULL
     try:
         if herd.calls == NULL or described == NULL or epochs == NULL or constant == NULL:
             raise MemoryError
@@ -65,6 +80,7 @@ def epoch_of_all(
             plan = plans[at]
             X, y, weights = samples[at]
             plan.describe(X, y, weights, orders[at], &described[at])
+            herd.flops += described[at].n * STEP * described[at].products
             epochs[at].batch_size = batch_size
             if isinstance(rates[at], float):
                 constant[at] = rates[at]
@@ -76,7 +92,7 @@ def epoch_of_all(
             herd.calls[at].rule, herd.calls[at].key = &plan.rule, keys[at]
             plan.begin(&herd.calls[at], &described[at], min(batch_size, described[at].n), 1)
             begun.append(plan)
-        run_all(&herd, n_threads)
+        run_all(&herd, useful_members(&herd, n_threads), plans)
         result = []
         for at in range(n):
             if herd.calls[at].status == NOT_FINITE:
@@ -85,58 +101,64 @@ def epoch_of_all(
                 result.append((epochs[at].loss / described[at].n, epochs[at].steps))
         return result
     finally:
-        failure = None
         for at in range(len(begun)):
             plan = begun[at]
-            failure = failure or plan.failure
             plan.finish(&herd.calls[at])
         free(herd.calls)
         free(described)
         free(epochs)
         free(constant)
-        if failure is not None:
-            raise failure
 
 
 def predict_by_all(list plans not None, X, int n_threads):
     """What each of several networks makes of checked rows: n_networks x n x n_out."""
-    cdef Py_ssize_t n = len(plans), at
+    cdef Py_ssize_t n = len(plans), n_out, at
+    cdef int threads
     cdef Herd herd
-    cdef Samples samples
+    cdef Samples* described = <Samples*>calloc(n, sizeof(Samples))
     cdef Workspace* work = <Workspace*>calloc(n, sizeof(Workspace))
     cdef Py_ssize_t* done = <Py_ssize_t*>calloc(n, sizeof(Py_ssize_t))
-    cdef void** memory = <void**>calloc(n, sizeof(void*))
     cdef cnp.npy_intp[3] shape
-    cdef Plan plan = plans[0]
-    cdef const Net* net = &plan.net
+    cdef Samples* samples
+    cdef Call* call
+    cdef Plan plan = plans[0], first = plans[0]
     load_blas()
-    plan.describe_inputs(X, &samples)
-    shape[0], shape[1], shape[2] = n, samples.n, net.n_out
-    herd.calls, herd.n = <Call*>calloc(n, sizeof(Call)), n
+    n_out = first.net.n_out
+    shape[0], shape[1], shape[2] = n, len(X), n_out
+    herd.calls, herd.n, herd.flops = <Call*>calloc(n, sizeof(Call)), n, 0
+    herd.memory, herd.size, herd.item = NULL, 0, first.item
     try:
-        if herd.calls == NULL or work == NULL or done == NULL or memory == NULL:
+        if herd.calls == NULL or described == NULL or work == NULL or done == NULL:
             raise MemoryError
-        out = cnp.PyArray_EMPTY(3, shape, plan.type_number, 0)
+        out = cnp.PyArray_EMPTY(3, shape, first.type_number, 0)
         for at in range(n):
-            plan = plans[at]
+            plan, samples, call = plans[at], &described[at], &herd.calls[at]
+            if (plan.net.n_in != first.net.n_in or plan.net.n_out != n_out
+                    or plan.type_number != first.type_number):
+                raise ValueError("networks must have the same n_inputs, n_outputs and dtype")
+            if at == 0 or described[0].X == NULL:
+                plan.describe_inputs(X, samples)
+            else:
+                described[at] = described[0]
+                samples.products = plan.net.n_parameters
+            herd.flops += samples.n * FORWARD * samples.products
             work[at].sparse = samples.X == NULL
-            work[at].rows = rows_per_pass(net, samples.n, FORWARD * samples.products, plan.item)
-            memory[at] = malloc(prediction_size(&plan.net, plan.item, 1, &work[at]))
-            if memory[at] == NULL:
-                raise MemoryError
-            place_prediction(&plan.net, plan.item, memory[at], &work[at])
-            herd.calls[at].task, herd.calls[at].net = PREDICT, &plan.net
-            herd.calls[at].parameters, herd.calls[at].work = plan.theta, &work[at]
-            herd.calls[at].samples, herd.calls[at].done = &samples, &done[at]
-            herd.calls[at].single = plan.type_number == cnp.NPY_FLOAT32
-            herd.calls[at].out = (<char*>cnp.PyArray_DATA(out)
-                                  + at * samples.n * net.n_out * plan.item)
-        run_all(&herd, n_threads)
+            work[at].rows = rows_per_pass(
+                &plan.net, samples.n, FORWARD * samples.products, plan.item)
+            herd.size = max(herd.size, prediction_size(&plan.net, plan.item, 1, &work[at]))
+            call.task, call.net, call.parameters = PREDICT, &plan.net, plan.theta
+            call.work, call.samples, call.done = &work[at], samples, &done[at]
+            call.single = plan.type_number == cnp.NPY_FLOAT32
+            call.out = <char*>cnp.PyArray_DATA(out) + at * samples.n * n_out * plan.item
+        threads = useful_members(&herd, n_threads)
+        herd.memory = <char*>malloc(herd.size * threads)
+        if herd.memory == NULL:
+            raise MemoryError
+        run_all(&herd, threads, [])
         return out
     finally:
-        for at in range(n if memory != NULL else 0):
-            free(memory[at])
+        free(herd.memory)
         free(herd.calls)
+        free(described)
         free(work)
         free(done)
-        free(memory)
