@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 
 __all__ = ["write_whole"]
@@ -27,7 +26,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     target = os.path.realpath(os.fsdecode(path))
     mode = _writable_mode(target)
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".fastbp-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".fastbp-{os.urandom(8).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             if mode is not None:

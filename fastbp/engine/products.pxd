@@ -644,7 +644,7 @@ cdef inline void backward(
         stop = 0
     elif late != NULL:
         late[0] = Outer(X, D, <real*>goal.vector + layer.weight, goal.alpha)
-    elif n == 1:
+    elif n == 1 and n_out > 1:
         backward_one_row(layer, activation, W, X, D, D_in, goal, scratch)
     elif n_out == 1:
         if D_in != NULL:

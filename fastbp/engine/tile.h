@@ -104,6 +104,7 @@ struct root_step {
 #define MASKED_LOAD(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p))
 #define MASKED_STORE(p, n, v) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1), (v))
 #elif defined(__AVX2__)
+#define NONZERO_BITS(v) _mm256_movemask_ps(_mm256_cmp_ps((v), _mm256_setzero_ps(), _CMP_NEQ_UQ))
 #define RSQRT(v) _mm256_rsqrt_ps(v)
 #define RECIPROCAL(v) _mm256_rcp_ps(v)
 #define FIRST(n) _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)), \
@@ -120,6 +121,7 @@ struct root_step {
 #undef RSQRT
 #undef RECIPROCAL
 #undef NONZERO
+#undef NONZERO_BITS
 #undef MASKED_LOAD
 #undef MASKED_STORE
 
@@ -134,6 +136,7 @@ struct root_step {
 #define MASKED_LOAD(p, n) _mm512_maskz_loadu_pd((__mmask8)((1u << (n)) - 1), (p))
 #define MASKED_STORE(p, n, v) _mm512_mask_storeu_pd((p), (__mmask8)((1u << (n)) - 1), (v))
 #elif defined(__AVX2__)
+#define NONZERO_BITS(v) _mm256_movemask_pd(_mm256_cmp_pd((v), _mm256_setzero_pd(), _CMP_NEQ_UQ))
 #undef FIRST
 #define FIRST(n) _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))
 #define MASKED_LOAD(p, n) _mm256_maskload_pd((p), FIRST(n))
@@ -146,6 +149,7 @@ struct root_step {
 #undef NAME
 #undef INTEGER
 #undef NONZERO
+#undef NONZERO_BITS
 #undef MASKED_LOAD
 #undef MASKED_STORE
 

@@ -370,6 +370,21 @@ static inline int NAME(list_nonzero)(long n, const REAL *x, int *listed)
         count += __builtin_popcount(some);
         indices = _mm512_add_epi32(indices, _mm512_set1_epi32((int)LANES));
     }
+#elif defined(__AVX2__) && !defined(FASTBP_PORTABLE)
+    /* most vectors of an input are without zeros, or all zeros behind a relu */
+    for (; k + LANES <= n; k += LANES) {
+        const int some = NONZERO_BITS(NAME(load)(x + k));
+        if (some == (1 << LANES) - 1) {
+            for (int i = 0; i < LANES; i++)
+                listed[count + i] = (int)k + i;
+            count += (int)LANES;
+        } else if (some) {
+            for (int i = 0; i < LANES; i++) {
+                listed[count] = (int)k + i;
+                count += some >> i & 1;
+            }
+        }
+    }
 #endif
     for (; k < n; k++) {
         listed[count] = (int)k;
