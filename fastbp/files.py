@@ -115,7 +115,7 @@ def load(path: str | os.PathLike[str]) -> Network:
             raise ModelFileError(message) from None
 
 
-def _safetensors() -> ModuleType:
+def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError:
