@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+
+PER_DECADE = 20  # ranges of a histogram: 12 % each
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,19 @@ def percentile(values: Sequence[float], q: float) -> float:
     # 99.9 / 100 * 1000 is 999.0000000000001 in floating point, which is the 999th value.
     rank = math.ceil(q * len(values) / 100 - 1e-9)
     return values[max(rank, 1) - 1]
+
+
+def log_histogram(values: Sequence[float]) -> list[list[float]]:
+    """Count positive numbers in ranges of one width on a logarithmic scale.
+
+    Returns
+    -------
+    list of [low, count]
+        For each range that is not empty, from its low end, 10 ** (k / `PER_DECADE`), to the next.
+    """
+    places = Counter(math.floor(PER_DECADE * math.log10(value)) for value in values)
+    lows = {place: float(f"{10 ** (place / PER_DECADE):.4g}") for place in places}
+    return [[lows[place], places[place]] for place in sorted(places)]
 
 
 def summarize(values: Sequence[float]) -> Summary:

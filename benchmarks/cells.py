@@ -8,7 +8,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from benchmarks.arithmetic import Summary, percentile
+import numpy as np
+
+from benchmarks.arithmetic import Summary, log_histogram, percentile
 from benchmarks.checks import Check, check_dropping, check_predictions, check_training
 from benchmarks.measure import (
     QUICK,
@@ -22,9 +24,18 @@ from benchmarks.measure import (
     time_each_call,
     time_epochs,
 )
-from benchmarks.peers import Peer
+from benchmarks.peers import PEERS, Peer
 from benchmarks.peers.base import Adapter, Trainer
-from benchmarks.workloads import Array, Cell, Inputs, Model, make_data, make_model
+from benchmarks.workloads import (
+    ONLINE_ROWS,
+    Array,
+    Cell,
+    Inputs,
+    Model,
+    make_data,
+    make_model,
+    make_online,
+)
 
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
 PAUSE = 0.01  # seconds between samples on several threads
@@ -38,7 +49,12 @@ def run(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) 
     """Measure a cell; return what the JSON says of it."""
     measure = {
         "latency": latency,
+        "bound-latency": latency,
         "predict": predict,
+        "bound": predict,
+        "jacobian": predict,
+        "online": online,
+        "online-adam": online_adam,
         "overhead": overhead,
         "digits": digit_fits,
     }.get(cell.task, steps)
@@ -82,14 +98,39 @@ def prediction_calls(
     cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter
 ) -> tuple[Calls, Result]:
     """Build the calls of both sides, and compare what they return."""
-    model = make_model(cell, softmax=peer.softmax)
+    if cell.task.startswith("bound"):
+        return bound_calls(cell, peer, ours, theirs)
+    jacobian = cell.task == "jacobian"
+    model = make_model(cell, softmax=peer.softmax and not jacobian)
     X, _ = make_data(cell, cell.batch)
-    calls = (ours.predictor(model, X), theirs.predictor(model, X))
+
+    def build(side: Adapter) -> Callable[[], Any]:
+        return side.jacobian(model, X[0]) if jacobian else side.predictor(model, X)
+
+    calls = (build(ours), build(theirs))
     outputs = []
     for adapter, call in zip((ours, theirs), calls, strict=True):
         with adapter.around_predictions():
             outputs.append(call())
     return calls, written_checks([check_predictions(model, *outputs)])
+
+
+def bound_calls(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter) -> tuple[Calls, Result]:
+    """Build calls on an array of each side's own; compare what they return for rows put there."""
+    model = make_model(cell, softmax=peer.softmax)
+    rows, _ = make_data(cell, 2)
+    calls, outputs = [], []
+    for adapter in (ours, theirs):
+        x = np.zeros_like(rows[0])
+        call = adapter.bound(model, x)
+        found = []
+        with adapter.around_predictions():
+            for row in rows:
+                x[...] = row
+                found.append(call().flatten())
+        calls.append(call)
+        outputs.append(np.concatenate(found))
+    return (calls[0], calls[1]), written_checks([check_predictions(model, *outputs)])
 
 
 def predict(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) -> Result:
@@ -126,6 +167,7 @@ def latency(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effo
         result[name] = {
             "calls": len(times),
             **{label: percentile(times, q) / 1e9 for label, q in PERCENTILES.items()},
+            "histogram": log_histogram([max(time, 1) / 1e9 for time in times]),
         }
     result["ratio"] = {
         label: float(f"{result['theirs'][label] / result['ours'][label]:.4g}")
@@ -191,6 +233,44 @@ def steps(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort
         return result
     result |= written_race(race(*samples, effort, pause=pause_for(cell)))
     return result | {"flops": cell.shape.flops(cell.task, cell.batch)}
+
+
+def race_of_steps(
+    cell: Cell, trainers: Trainers, checks: Sequence[Check], effort: Effort
+) -> Result:
+    """Time single steps of both sides by turns, if all checks have passed."""
+    result = written_checks(checks)
+    if not result["agree"]:
+        return result
+    n = ONLINE_ROWS
+    our_sample, their_sample = (
+        long_enough(partial(time_epochs, trainer, n_steps=n, shuffle=False), n, effort)
+        for trainer in trainers
+    )
+    result |= written_race(race(our_sample, their_sample, effort, pause=pause_for(cell)))
+    return result | {"flops": cell.shape.flops(cell.task, cell.batch)}
+
+
+def online(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) -> Result:
+    """Time single steps of SGD, one row each."""
+    model, X, y = make_online(cell, "sgd")
+    trainers = (ours.online(model, X, y), theirs.online(model, X, y))
+    return race_of_steps(cell, trainers, check_training(model, len(X), *trainers), effort)
+
+
+def online_adam(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) -> Result:
+    """Time single steps of Adam beside those of SGD of a peer that does not have Adam.
+
+    Both sides agree in SGD, and Adam's steps are checked against NumPy's.
+    """
+    sgd, X, y = make_online(cell, "sgd")
+    their_trainer = theirs.online(sgd, X, y)
+    checks = check_training(sgd, len(X), ours.online(sgd, X, y), their_trainer)
+    adam, _, _ = make_online(cell, "adam")
+    our_trainer = ours.online(adam, X, y)
+    by_hand = PEERS["numpy"].adapter(ours.n_threads).online(adam, X, y)
+    checks += check_training(adam, len(X), our_trainer, by_hand)
+    return race_of_steps(cell, (our_trainer, their_trainer), checks, effort)
 
 
 def overhead(cell: Cell, peer: Peer, ours: Adapter, theirs: Adapter, effort: Effort) -> Result:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from benchmarks.workloads import ACTIVATIONS, Cell
 
 BATCHES = (1, 32, 256)
+EMBEDDED = ("tiny", "small", "example", "mnist")
 GRID = ("tiny", "small", "mnist", "wide", "big")
 DEFAULT = "grid"
 
@@ -60,6 +61,18 @@ def beside(networks: tuple[str, ...], variants: tuple[str, ...]) -> list[str]:
     ]
 
 
+def embedding() -> list[Cell]:
+    """What a program does with one row at a time, time and again."""
+    tasks = ("bound-latency", "bound", "predict", "online", "jacobian")
+    cells = [
+        Cell(task, network, 1)
+        for task in tasks
+        for network in EMBEDDED
+        if task != "online" or network != "example"
+    ]
+    return [*cells, Cell("online-adam", "small", 1)]
+
+
 LAYERS = ("dropout", "layernorm")
 LAYERED = beside(("small", "mnist", "wide"), LAYERS)
 
@@ -86,6 +99,10 @@ GROUPS = {
     "sparse": CellGroup(
         "predictions and steps of sparse, text-like rows",
         (Cell("predict", "text", 32), Cell("sgd", "text", 32)),
+    ),
+    "embedding": CellGroup(
+        "one row at a time: bound predictions and their latency, single steps, Jacobians",
+        tuple(embedding()),
     ),
 }
 

@@ -63,8 +63,10 @@ def time_calls(adapter: Adapter, call: Callable[[], Array], n_calls: int) -> flo
         return (time.perf_counter() - started) / n_calls
 
 
-def time_epochs(trainer: Trainer, n_epochs: int, n_steps: int) -> float:
-    """Return the seconds of one step in `n_epochs` shuffled epochs of `n_steps` steps.
+def time_epochs(
+    trainer: Trainer, n_epochs: int, n_steps: int, *, shuffle: bool = True
+) -> float:
+    """Return the seconds of one step in `n_epochs` epochs of `n_steps` steps.
 
     Each epoch starts from the first parameters, so that all samples do the same work: how many
     hidden units are zero changes with training, and some engines skip them.
@@ -73,7 +75,7 @@ def time_epochs(trainer: Trainer, n_epochs: int, n_steps: int) -> float:
     for _ in range(n_epochs):
         trainer.restore()
         started = time.perf_counter()
-        trainer.epoch(shuffle=True)
+        trainer.epoch(shuffle=shuffle)
         seconds += time.perf_counter() - started
     return seconds / (n_epochs * n_steps)
 

@@ -1,15 +1,17 @@
-"""The plots: latency by network, step time by batch size, per cent of peak."""
+"""The plots: latency by network and its histograms, step time by batch size, per cent of peak."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
+from benchmarks.arithmetic import PER_DECADE
 from benchmarks.figures import Place, by_cell, fastbp_seconds, peers_in, percent_of_peak
 from benchmarks.peers import FASTBP, PEERS
-from benchmarks.workloads import TRAINING
+from benchmarks.workloads import LATENCIES, TRAINING
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -30,6 +32,10 @@ def write(result: Result, folder: Path) -> list[str]:
     drawn = []
     if latency := found.get(("latency", "float32", "1")):
         drawn.append(save(plot_latency(latency), folder, "latency.png"))
+    for task in LATENCIES:
+        if latency := found.get((task, "float32", "1")):
+            name = f"{task.replace('-', '_')}_histogram.png"
+            drawn.append(save(plot_histograms(task, latency), folder, name))
     for task in TRAINING:
         if steps := found.get((task, "float32", "1")):
             drawn.append(save(plot_steps(task, steps), folder, f"step_time_{task}.png"))
@@ -60,6 +66,49 @@ def seconds_by_library(rows: Rows) -> dict[str, dict[Place, float]]:
     return {name: times[name] for name in NAMES if name in times}
 
 
+def middle(sides: list[Result]) -> Result:
+    """Return the side whose median is the middle one."""
+    return sorted(sides, key=lambda side: float(side["p50"]))[len(sides) // 2]
+
+
+def sides_by_library(measured: list[Result]) -> dict[str, Result]:
+    """Return each library's latencies of one network; fastbp's beside one of the peers."""
+    found = {each["peer"]: each["theirs"] for each in measured}
+    found[FASTBP.name] = middle([each["ours"] for each in measured])
+    return {name: found[name] for name in NAMES if name in found}
+
+
+def plot_histograms(task: str, rows: Rows) -> Any:
+    """How many calls took how long, both on logarithmic scales, one panel for each network."""
+    figure, panels = pyplot.subplots(
+        len(rows), 1, figsize=(9, 2.6 * len(rows)), squeeze=False, sharex=True,
+        constrained_layout=True,
+    )
+    width = 10 ** (1 / PER_DECADE)
+    for axes, ((network, _), measured) in zip(panels[:, 0], rows.items(), strict=True):
+        for name, side in sides_by_library(measured).items():
+            counts = {round(PER_DECADE * math.log10(low)): n for low, n in side["histogram"]}
+            places = range(min(counts), max(counts) + 1)
+            axes.stairs(
+                # a range without calls has no logarithm: the line goes down below all of them
+                [counts.get(place, 0) / side["calls"] for place in places],
+                [1e6 * width**place for place in (*places, places[-1] + 1)],
+                color=COLOURS[name],
+                label=TITLES[name],
+                fill=name == FASTBP.name,
+                alpha=0.6 if name == FASTBP.name else 1,
+            )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_title(network)
+        axes.set_ylabel("part of the calls")
+        axes.grid(alpha=0.3)
+    calls = "bound calls" if task == "bound-latency" else "single calls"
+    panels[-1][0].set_xlabel(f"microseconds, {calls}, one row")
+    add_legend(figure)
+    return figure
+
+
 def plot_latency(rows: Rows) -> Any:
     """Medians as points, and lines up to the 99th percentile."""
     figure, axes = pyplot.subplots(figsize=(9, 4.5), constrained_layout=True)
@@ -69,11 +118,7 @@ def plot_latency(rows: Rows) -> Any:
     for position, name in enumerate(names):
         places, lows, rises = [], [], []
         for place, network in enumerate(networks):
-            sides = [each["theirs"] for each in rows[network] if each["peer"] == name]
-            if name == FASTBP.name:
-                sides = [each["ours"] for each in rows[network]]
-            if sides:
-                side = sorted(sides, key=lambda side: float(side["p50"]))[len(sides) // 2]
+            if side := sides_by_library(rows[network]).get(name):
                 places.append(place + 0.7 * (position / max(len(names) - 1, 1) - 0.5))
                 lows.append(1e6 * side["p50"])
                 rises.append(1e6 * (side["p99"] - side["p50"]))

@@ -17,6 +17,7 @@ from benchmarks.figures import (
     percent_of_peak,
 )
 from benchmarks.peers import FASTBP, PEERS
+from benchmarks.workloads import LATENCIES
 
 Result = dict[str, Any]
 
@@ -27,6 +28,10 @@ TITLES = {
     "adamw": "Training step, AdamW",
     "rmsprop": "Training step, RMSProp",
     "momentum": "Training step, SGD with momentum",
+    "bound": "Bound prediction of one row",
+    "online": "Single step of one row, SGD, squared error",
+    "online-adam": "Single step of one row, squared error, Adam beside the peer's SGD",
+    "jacobian": "Jacobian of one row",
     "overhead": "What layers add to an SGD step",
 }
 ABSENT = "–"
@@ -73,9 +78,10 @@ def tables(result: Result, *, brief: bool = False) -> list[Table]:
     found = by_cell(result)
     speeds = brief_speed_table if brief else speed_table
     made: list[Table] = []
+    latencies: list[Table] = []
     for key, rows in found.items():
-        if key[0] == "latency":
-            made.insert(0, latency_table(rows, brief=brief))
+        if key[0] in LATENCIES:
+            latencies.append(latency_table(key[0], rows, brief=brief))
         elif key[0] == "overhead":
             made.append(overhead_table(key, rows))
         elif key[0] != "digits":
@@ -85,7 +91,7 @@ def tables(result: Result, *, brief: bool = False) -> list[Table]:
         made.append(scaling_table(scaling))
     if "startup" in result:
         made.append(startup_table(result["startup"]))
-    return made
+    return latencies + made
 
 
 def speed_table(result: Result, key: Key, rows: dict[Place, list[Result]]) -> Table:
@@ -182,7 +188,7 @@ def percentiles(side: Result) -> str:
     return " / ".join(number(1e6 * side[label]) for label in ("p50", "p99", "p99.9"))
 
 
-def latency_table(rows: dict[Place, list[Result]], *, brief: bool) -> Table:
+def latency_table(task: str, rows: dict[Place, list[Result]], *, brief: bool) -> Table:
     """Percentiles of the time of one call; of the peers in brief the ratio of medians alone."""
     peers = peers_in([each for measured in rows.values() for each in measured])
     body = []
@@ -198,9 +204,10 @@ def latency_table(rows: dict[Place, list[Result]], *, brief: bool) -> Table:
             for each in measured
         }
         body.append([network, percentiles(ours), *(cells.get(peer, ABSENT) for peer in peers)])
+    bound = ", bound calls" if task == "bound-latency" else ""
     clock = median(each["clock"] for measured in rows.values() for each in measured)
     return Table(
-        title="Latency of one row, float32, one thread",
+        title=f"Latency of one row{bound}, float32, one thread",
         note="Microseconds: p50 / p99 / p99.9 of single calls, and the ratio of the medians. "
         f"Reading the clock accounts for {number(1e6 * clock)} of each.",
         columns=["network", "fastbp", *map(title_of, peers)],

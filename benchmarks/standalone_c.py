@@ -29,15 +29,10 @@ import numpy as np
 from benchmarks.arithmetic import pair_ratios, summarize
 from benchmarks.measure import no_garbage_collection
 from benchmarks.peers import mlp_file, ours
-from benchmarks.workloads import SHAPES, Array, Cell, Model, Shape, make_data, make_model
+from benchmarks.workloads import Array, Cell, Model, make_data, make_model
 
 # mlpfile's own example is among them.
-NETWORKS = (
-    SHAPES["tiny"],
-    Shape("example", (40, 100, 100, 10), "squared_error", {}),
-    SHAPES["small"],
-    SHAPES["mnist"],
-)
+NETWORKS = ("tiny", "example", "small", "mnist")
 PAIRS = 31
 SAMPLE = 0.003  # seconds
 FLAGS = ("-O3", "-march=native")
@@ -149,14 +144,10 @@ def race(timers: dict[str, Timer]) -> dict[str, list[float]]:
     return times
 
 
-def report(shape: Shape, zeros: float, cc: str, cxx: str) -> list[str]:
+def report(network: str, zeros: float, cc: str, cxx: str) -> list[str]:
     """Measure one network: a line of the table for each side."""
-    cell = Cell("latency", "tiny", 1)
-    if shape.name in SHAPES:
-        cell = Cell("latency", shape.name, 1)
-        model, x = make_model(cell, softmax=False), make_data(cell, 1)[0][0]
-    else:
-        model, x = drawn(shape)
+    cell = Cell("latency", network, 1)
+    model, x = make_model(cell, softmax=False), make_data(cell, 1)[0][0]
     if zeros:
         x[np.random.default_rng(3).random(len(x)) < zeros] = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -166,26 +157,11 @@ def report(shape: Shape, zeros: float, cc: str, cxx: str) -> list[str]:
     for name, spent in times.items():
         ratio = summarize(pair_ratios(list(zip(header, spent, strict=True))))
         lines.append(
-            f"| {'-'.join(map(str, shape.widths))} | {name} | "
+            f"| {'-'.join(map(str, model.widths))} | {name} | "
             f"{summarize(spent).median * 1e6:.3f} | {ratio.median:.2f} "
             f"({ratio.q1:.2f} to {ratio.q3:.2f}) |"
         )
     return lines
-
-
-def drawn(shape: Shape) -> tuple[Model, Array]:
-    """Draw parameters and one row for a network that is not among the suite's."""
-    rng = np.random.default_rng(1)
-    pairs = list(zip(shape.widths, shape.widths[1:], strict=False))
-    model = Model(
-        widths=shape.widths, loss=shape.loss, softmax=False,
-        weights=tuple(
-            (rng.normal(size=pair) * np.sqrt(2 / pair[0])).astype(np.float32) for pair in pairs
-        ),
-        biases=tuple((0.01 * rng.normal(size=n_out)).astype(np.float32) for _, n_out in pairs),
-        optimizer="sgd", learning_rate=shape.learning_rate,
-    )
-    return model, rng.normal(size=shape.widths[0]).astype(np.float32)
 
 
 def main() -> None:
@@ -202,8 +178,8 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{options.cc} {' '.join(FLAGS)}, float32, one row")
     print("| network | side | us | time over the header's |\n|---|---|---|---|")
-    for shape in NETWORKS:
-        print(*report(shape, options.zeros, options.cc, options.cxx), sep="\n", flush=True)
+    for network in NETWORKS:
+        print(*report(network, options.zeros, options.cc, options.cxx), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ Array = NDArray[Any]
 Inputs = Any  # an Array of shape (n, n_inputs), or a SciPy CSR array of that shape
 
 TRAINING = ("sgd", "adam", "adamw", "rmsprop", "momentum")  # tasks, and names of optimizers
+LATENCIES = ("latency", "bound-latency")  # tasks that time each call by itself
+ONLINE = ("online", "online-adam")
+ONLINE_ROWS = 256  # after which the parameters go back to the first ones
 
 # Settings of the optimizers and of layer normalisation: PyTorch's and fastbp's defaults. The
 # decay is ten times theirs, so that a side that forgets it is found out by the check.
@@ -106,15 +109,19 @@ class Shape:
 
         Each product takes 2 m n k of them, zeros of sparse inputs not counted. A prediction is
         one product per layer; a step adds the gradient of each weight, and of each layer's input
-        but the first layer's.
+        but the first layer's. A Jacobian is a prediction, and for each output the gradient of each
+        layer's input but the last layer's, where it is the weight itself.
         """
         products = self._products
-        if task in TRAINING:
+        if task in (*TRAINING, *ONLINE):
             return 2 * rows * (2 * sum(products) + sum(products[1:]))
+        if task == "jacobian":
+            return 2 * rows * (sum(products) + self.widths[-1] * sum(products[:-1]))
         return 2 * rows * sum(products)
 
 
 TINY = Shape("tiny", (16, 32, 1), "squared_error", {1: 2048, 32: 512, 256: 128})
+EXAMPLE = Shape("example", (40, 100, 100, 10), "squared_error", {})  # mlpfile's own
 SMALL = Shape("small", (64, 128, 128, 10), "cross_entropy", {1: 2048, 32: 256, 256: 64})
 MNIST = Shape("mnist", (784, 128, 10), "cross_entropy", {1: 1024, 32: 256, 256: 32})
 WIDE = Shape("wide", (512, 512, 512, 10), "cross_entropy", {1: 512, 32: 128, 256: 16})
@@ -131,7 +138,7 @@ DROPOUT = 0.2
 SHAPES = {
     shape.name: shape
     for shape in (
-        TINY, SMALL, MNIST, WIDE, BIG, TEXT,
+        TINY, EXAMPLE, SMALL, MNIST, WIDE, BIG, TEXT,
         *(
             replace(base, name=f"{base.name}-{activation}", activation=activation)
             for base in (SMALL, MNIST)
@@ -156,10 +163,13 @@ class Cell:
 
     Parameters
     ----------
-    task : {"latency", "predict", "overhead", "digits"} or one of `TRAINING`
-        One row timed call by call; predictions timed in blocks; a step of a network beside the
-        same without its additional layers; a whole training; or, by an optimizer's name, a
-        training step inside an epoch.
+    task : str
+        "latency", one row timed call by call, or "predict", predictions timed in blocks;
+        "bound-latency" and "bound", the same of calls on arrays that were named before; by an
+        optimizer's name (`TRAINING`), a training step inside an epoch; "online", single steps of
+        SGD with a row each, or "online-adam", those of Adam beside the peer's of SGD; "jacobian",
+        the derivatives of the outputs by the inputs; "overhead", a step of a network beside the
+        same without its additional layers; or "digits", a whole training.
     network : str
         A name in `SHAPES`, or "digits".
     batch : int
@@ -289,6 +299,14 @@ def make_model(cell: Cell, *, softmax: bool = True) -> Model:
         dropout=shape.dropout,
         nonzeros=shape.nonzeros,
     )
+
+
+def make_online(cell: Cell, optimizer: str) -> tuple[Model, Array, Array]:
+    """Draw a cell's network with linear outputs and squared error, and rows to learn from."""
+    model = make_model(replace(cell, task=optimizer), softmax=False)
+    X, _ = make_data(cell, ONLINE_ROWS)
+    y = np.random.default_rng(4).normal(size=(ONLINE_ROWS, model.widths[-1])).astype(cell.dtype)
+    return replace(model, loss="squared_error"), X, y
 
 
 def sparse_inputs(rng: np.random.Generator, rows: int, shape: Shape, dtype: str) -> Inputs:

@@ -58,7 +58,9 @@ from benchmarks.workloads import (
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS, BATCH = 12, 4
+LOSSES = ("squared_error", "cross_entropy")
 RATES = {"sgd": 0.05, "adam": 0.01, "adamw": 0.01, "rmsprop": 0.01, "momentum": 0.02}
+RATES["online"] = RATES["sgd"]
 RATE_OF_DROPPING, RUNS = 0.4, 2000
 EVERYONE = {FASTBP.name: FASTBP, **PEERS}
 
@@ -76,6 +78,7 @@ class Problem(NamedTuple):
 def make_problem(peer, problem):
     """A small network with inputs and targets, and the batch size that suits the peer."""
     task, loss, dtype, kind = problem
+    linear = task in ("online", "jacobian")
     widths = (5, 7, 6, 4) if loss == "cross_entropy" else (5, 7, 1)
     if kind == "dropout":
         widths = (5, 7, 4)  # 128 ways to drop
@@ -90,10 +93,10 @@ def make_problem(peer, problem):
     model = Model(
         widths=widths,
         loss=loss,
-        softmax=loss == "cross_entropy" and peer.softmax,
+        softmax=loss == "cross_entropy" and peer.softmax and not linear,
         weights=tuple(weight.astype(dtype) for weight in weights),
         biases=tuple(bias.astype(dtype) for bias in biases),
-        optimizer=task if task in RATES else "sgd",
+        optimizer=task if task in TRAINING else "sgd",
         learning_rate=RATES.get(task, 1.0),
         weight_decay=0.5 if task == "adamw" else 0.0,
         activation=kind if kind in peer.activations else "relu",
@@ -124,6 +127,13 @@ def problems_of(peer):
         for kind in (*activations, *peer.layers):
             for task in {"predict", "sgd"} & {*tasks} if peer.quick else {"sgd"}:
                 yield Problem(task, "cross_entropy", "float32", kind)
+    embedding = {"bound": LOSSES, "online": LOSSES[:1], "jacobian": LOSSES}
+    for task in embedding if not (peer == FASTBP and ours.lacks("bound")) else ():
+        if task in peer.tasks:
+            for loss in embedding[task]:
+                yield Problem(task, loss, "float32", "relu")
+                if "float64" in peer.dtypes:
+                    yield Problem(task, loss, "float64", "relu")
     if "sparse" in peer.inputs and not (peer == FASTBP and ours.lacks("sparse")):
         for task in ("predict", "sgd"):
             yield Problem(task, "cross_entropy", "float32", "sparse")
@@ -145,10 +155,16 @@ def answers(peer):
                     output = call()
                 answer[rows] = output.reshape(rows, -1)
             continue
+        if problem.task in ("bound", "jacobian"):
+            answer["rows"] = row_by_row(adapter, problem.task, model, X)
+            continue
         if problem.kind == "dropout":
             answer |= dropping(adapter, dataclasses.replace(model, learning_rate=1.0), X, y)
             continue
-        trainer = adapter.trainer(model, X, y, batch)
+        if problem.task == "online":
+            trainer = adapter.online(model, X, y)
+        else:
+            trainer = adapter.trainer(model, X, y, batch)
         answer["losses"] = [trainer.epoch(shuffle=False) for _ in range(2)]
         answer["parameters"] = trainer.parameters()
         trainer.restore()
@@ -159,6 +175,19 @@ def answers(peer):
             trainer = adapter.trainer(still, X, y, batch)
             answer["shuffled"] = [trainer.epoch(shuffle=shuffle) for shuffle in (False, True)]
     return found
+
+
+def row_by_row(adapter, task, model, X):
+    """What an adapter computes for each row: bound once, or anew."""
+    x = np.full_like(X[0], np.nan)
+    bound = adapter.bound(model, x) if task == "bound" else None
+    found = []
+    with adapter.around_predictions():
+        for row in X:
+            x[...] = row
+            call = bound or adapter.jacobian(model, row)
+            found.append(call().copy())
+    return np.array(found)
 
 
 def dropping(adapter, model, X, y):
@@ -317,19 +346,57 @@ def test_adapter_predicts_what_the_reference_predicts(answered):
 def test_adapter_trains_as_the_reference_does(answered):
     peer, found = answered
     problems = [problem for problem in found if "losses" in found[problem]]
-    assert {problem.task for problem in problems} == {*TRAINING} & {*peer.tasks}
+    assert {problem.task for problem in problems} == {*TRAINING, "online"} & {*peer.tasks}
     for problem in problems:
         model, X, y, batch = make_problem(peer, problem)
+        batch = 1 if problem.task == "online" else batch
         theta, losses = trajectory(
             model, X, y, batch, 2, epsilon_first=peer.name == "scikit-learn"
         )
         got, margin = found[problem], TRAINING_MARGIN
         assert_close(got["parameters"], theta, problem.dtype, margin)
-        if peer.name == "mlpfile":  # computes no loss
+        if peer.name == "mlpfile" or problem.task == "online":  # computes no loss
             assert got["losses"] == [None, None]
         else:
             assert_close(got["losses"], losses, problem.dtype, margin)
         np.testing.assert_array_equal(got["restored"], model.flat)
+
+
+def test_adapter_follows_what_is_written_to_a_bound_row(answered):
+    peer, found = answered
+    problems = [problem for problem in found if problem.task == "bound"]
+    if not problems:
+        pytest.skip(f"{peer.title} makes no bound calls")
+    for problem in problems:
+        model, X, _, _ = make_problem(peer, problem)
+        logits, activations = reference_of(model).forward(X)
+        expected = activations[-1] if model.softmax else logits[-1]
+        got = found[problem]["rows"].reshape(ROWS, -1)
+        assert got.dtype == problem.dtype
+        assert_close(got, expected, problem.dtype, PREDICTION)
+
+
+def test_adapter_computes_the_jacobian(answered):
+    peer, found = answered
+    problems = [problem for problem in found if problem.task == "jacobian"]
+    if not problems:
+        pytest.skip(f"{peer.title} computes no Jacobian")
+    h = 1e-6
+    for problem in problems:
+        model, X, _, _ = make_problem(peer, problem)
+        network = reference_of(model)
+        # With ReLU, differences are derivatives but for rounding: 1e-10 here, and in float64 the
+        # only error that counts.
+        expected = np.stack([
+            (network.forward(X + step)[0][-1] - network.forward(X - step)[0][-1]) / (2 * h)
+            for step in h * np.eye(5)
+        ], axis=-1)
+        got = found[problem]["rows"]
+        assert got.dtype == problem.dtype
+        if problem.dtype == "float64":
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-8)
+        else:
+            assert_close(got, expected, problem.dtype, PREDICTION)
 
 
 def test_adapter_uses_every_row_once_when_shuffling(answered):
@@ -370,6 +437,16 @@ class Wrong(NumpyAdapter):
         call = super().predictor(model, X)
         return lambda: call() * model.dtype.type(1.001)
 
+    def bound(self, model, x):
+        call = super().bound(model, x)
+        return lambda: call() * model.dtype.type(1.001)
+
+    def jacobian(self, model, x):
+        return lambda: super(Wrong, self).jacobian(model, x)() * model.dtype.type(1.001)
+
+    def online(self, model, X, y):
+        return super().online(self.changed(model), X, y)
+
     def trainer(self, model, X, y, batch):
         return super().trainer(self.changed(model), X, y, batch)
 
@@ -390,10 +467,47 @@ def assert_not_timed(cell, wrong_adapter):
     assert "was not timed" in problem
 
 
-@pytest.mark.parametrize("task", ["latency", "predict", *TRAINING])
+TASKS_OF_ONE_ROW = ["latency", "bound-latency", "bound", "online", "jacobian"]
+
+
+@pytest.mark.parametrize("task", [*TASKS_OF_ONE_ROW, "predict", *TRAINING])
 def test_what_does_not_agree_is_not_timed(task):
-    batch = 1 if task == "latency" else 32
+    batch = 1 if task in TASKS_OF_ONE_ROW else 32
     assert_not_timed(dataclasses.replace(TINY, task=task, batch=batch), Wrong)
+
+
+class Deaf(NumpyAdapter):
+    """Computes for what the row held first."""
+
+    def bound(self, model, x):
+        call = super().bound(model, x)
+
+        def first():
+            self.said = getattr(self, "said", None) or [call().copy()]
+            return self.said[0]
+
+        return first
+
+
+def test_a_bound_call_that_does_not_follow_its_row_is_not_timed():
+    assert_not_timed(Cell("bound", "tiny", 1), Deaf)
+
+
+class WrongAdam(Wrong):
+    def changed(self, model):
+        return model if model.optimizer == "sgd" else super().changed(model)
+
+
+def test_steps_of_adam_are_checked_beside_those_of_sgd():
+    cell = Cell("online-adam", "tiny", 1)
+    right = cells.run(cell, PEERS["numpy"], NumpyAdapter(1), NumpyAdapter(1), QUICK)
+    assert right["agree"]
+    assert right["ratio"]["median"] > 0
+    assert [check["what"] for check in right["checks"]] == 2 * ["parameters after two epochs"]
+    for ours_, theirs in ((WrongAdam(1), NumpyAdapter(1)), (NumpyAdapter(1), Wrong(1))):
+        wrong = cells.run(cell, PEERS["numpy"], ours_, theirs, QUICK)
+        assert not wrong["agree"]
+        assert "ratio" not in wrong
 
 
 class NoDecay(Wrong):
@@ -516,6 +630,16 @@ def test_a_check_refuses_nan_and_what_has_not_moved():
 )
 def test_percentile_is_the_nearest_rank(n, q, expected):
     assert arithmetic.percentile(range(1, n + 1), q) == expected
+
+
+def test_a_histogram_counts_on_a_logarithmic_scale():
+    values = [1.0, 1.05, 1.2, 9.9e-8, 101.0, 101.0]
+    found = arithmetic.log_histogram(values)
+    assert sum(count for _, count in found) == len(values)
+    lows = [low for low, _ in found]
+    # of ten to the power of k / 20, for k of -141, 0, 1 and 40
+    assert lows == [8.913e-8, 1.0, 1.122, 100.0]
+    assert [count for _, count in found] == [1, 2, 1, 2]
 
 
 def test_summary_of_known_numbers():
@@ -654,6 +778,10 @@ def test_flops_of_known_networks():
     # 16 x 32 and 32 x 1; the first layer's input needs no gradient
     assert SHAPES["tiny"].flops("predict", 1) == 2 * (512 + 32)
     assert SHAPES["tiny"].flops("sgd", 10) == 20 * (2 * (512 + 32) + 32)
+    assert SHAPES["tiny"].flops("online", 1) == SHAPES["tiny"].flops("sgd", 1)
+    # forward, and each of ten outputs back through 100 x 100 and 40 x 100
+    products = 4000 + 10000
+    assert SHAPES["example"].flops("jacobian", 1) == 2 * (products + 1000 + 10 * products)
     assert SHAPES["tiny"].n_parameters == 512 + 32 + 32 + 1
 
 
@@ -705,6 +833,9 @@ def test_peers_are_asked_for_what_they_can_do():
     assert not PEERS["torch-bag"].supports(Cell("sgd", "small", 32))
     assert PEERS["scikit-learn"].supports(Cell("digits", "digits", 32))
     assert not PEERS["numpy"].supports(Cell("digits", "digits", 32))
+    assert PEERS["mlpfile"].supports(Cell("online-adam", "small", 1))
+    assert not PEERS["torch"].supports(Cell("online-adam", "small", 1))
+    assert not PEERS["onnxruntime"].supports(Cell("jacobian", "small", 1))
 
 
 # --- the plan and the processes ---------------------------------------------------------------
@@ -790,6 +921,27 @@ def test_plots_are_written(small_result, tmp_path):
     assert plots.write(small_result, tmp_path) == ["step_time_sgd.png", "percent_of_peak.png"]
     for path in tmp_path.iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_latencies_of_bound_calls_have_a_table_and_a_histogram(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib, of the extra bench, is not installed")
+    from benchmarks import plots
+
+    peer = PEERS["numpy"]
+    sides = FASTBP.adapter(1), peer.adapter(1)
+    wanted = [Cell("bound-latency", network, 1) for network in ("tiny", "example")]
+    measured = [cells.run(cell, peer, *sides, QUICK) for cell in wanted]
+    for each in measured:
+        for side in (each["ours"], each["theirs"]):
+            assert sum(count for _, count in side["histogram"]) == side["calls"]
+            lows = [low for low, _ in side["histogram"]]
+            assert lows[0] <= side["p50"] <= side["p99.9"] < lows[-1] * 10 ** (1 / 20) * 1.001
+    result = {"measurements": measured}
+    (table,) = report.tables(result)
+    assert "bound calls" in table.title
+    assert [row[0] for row in table.rows] == ["tiny", "example"]
+    assert plots.write(result, tmp_path) == ["bound_latency_histogram.png"]
+    assert (tmp_path / "bound_latency_histogram.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_cell_that_raises_is_reported(monkeypatch):

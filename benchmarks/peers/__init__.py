@@ -14,6 +14,7 @@ from benchmarks.peers.base import Adapter
 from benchmarks.workloads import TRAINING, Cell
 
 EVERYTHING = ("latency", "predict", *TRAINING, "overhead")
+EMBEDDING = ("bound-latency", "bound", "online", "jacobian")
 ACTIVATIONS = ("relu", *workloads.ACTIVATIONS)
 LAYERS = ("dropout", "layer_norm")
 
@@ -88,25 +89,45 @@ class Peer:
 
 
 FASTBP = Peer(
-    "fastbp", "fastbp", "ours", ("fastbp",), ("fastbp",), inputs=("dense", "sparse")
+    "fastbp",
+    "fastbp",
+    "ours",
+    ("fastbp",),
+    ("fastbp",),
+    tasks=(*EVERYTHING, *EMBEDDING, "online-adam"),
+    inputs=("dense", "sparse"),
 )
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("numpy", "NumPy by hand", "numpy_by_hand", ("numpy",), ("numpy",)),
+        Peer(
+            "numpy",
+            "NumPy by hand",
+            "numpy_by_hand",
+            ("numpy",),
+            ("numpy",),
+            tasks=(*EVERYTHING, *EMBEDDING),
+        ),
         Peer(
             "scikit-learn",
             "scikit-learn",
             "scikit_learn",
             ("sklearn",),
             ("scikit-learn",),
-            tasks=("latency", "predict", "sgd", "adam", "momentum", "digits"),
+            tasks=("latency", "predict", "sgd", "adam", "momentum", "online", "digits"),
             activations=("relu", "tanh", "sigmoid"),
             layers=(),
             inputs=("dense", "sparse"),
         ),
-        Peer("jax", "JAX jit", "jax_jit", ("jax",), ("jax", "jaxlib")),
+        Peer(
+            "jax",
+            "JAX jit",
+            "jax_jit",
+            ("jax",),
+            ("jax", "jaxlib"),
+            tasks=(*EVERYTHING, *EMBEDDING),
+        ),
         Peer(
             "jax-scan",
             "JAX scan",
@@ -121,7 +142,7 @@ PEERS = {
             "onnx_runtime",
             ("onnx", "onnxruntime"),
             ("onnxruntime",),
-            tasks=("latency", "predict"),
+            tasks=("latency", "predict", "bound-latency", "bound"),
             layers=(),
         ),
         Peer(
@@ -130,7 +151,7 @@ PEERS = {
             "mlp_file",
             ("mlpfile",),
             ("mlpfile",),
-            tasks=("latency", "predict", "sgd"),
+            tasks=("latency", "predict", "sgd", *EMBEDDING, "online-adam"),
             activations=("relu",),
             layers=(),
             one_row=True,
@@ -138,7 +159,14 @@ PEERS = {
             dtypes=("float32",),
             softmax=False,
         ),
-        Peer("torch", "PyTorch eager", "torch_eager", ("torch",), ("torch",)),
+        Peer(
+            "torch",
+            "PyTorch eager",
+            "torch_eager",
+            ("torch",),
+            ("torch",),
+            tasks=(*EVERYTHING, *EMBEDDING),
+        ),
         Peer(
             "torch-compile",
             "torch.compile",

@@ -132,7 +132,7 @@ class Trainer(base.Trainer):
         rows = self.rng.permutation(n) if shuffle else np.arange(n)
         return rows.astype(np.int32).reshape(-1, self.batch)
 
-    def epoch(self, *, shuffle: bool) -> float:
+    def epoch(self, *, shuffle: bool) -> float | None:
         order = self.order(shuffle)
         total = jnp.zeros((), self.model.dtype)
         for rows in order:
@@ -145,6 +145,26 @@ class Trainer(base.Trainer):
 
     def restore(self) -> None:
         self.state = (first_parameters(self.model), *self.state[1:])
+
+
+class Online(Trainer):
+    """A compiled step, called with a row and its targets."""
+
+    def __init__(self, model: Model, X: Array, y: Array) -> None:
+        super().__init__(model, X, y, 1)
+        step = make_step(model)
+        self.rows = [(X[row : row + 1], y[row : row + 1]) for row in range(len(X))]
+
+        @partial(jax.jit, donate_argnums=0)
+        def compiled_step(state: Any, x: jax.Array, y: jax.Array) -> Any:
+            state, _ = step(state, x, y)
+            return state
+
+        self.compiled_step = compiled_step
+
+    def epoch(self, *, shuffle: bool) -> None:
+        for x, y in self.rows:
+            self.state = self.compiled_step(self.state, x, y)
 
 
 class Adapter(base.Adapter):
@@ -163,6 +183,14 @@ class Adapter(base.Adapter):
             return jax.nn.softmax(Z) if model.softmax else Z
 
         return lambda: np.asarray(predict(X))
+
+    def jacobian(self, model: Model, x: Array) -> Callable[[], Array]:
+        parameters = first_parameters(model)
+        derivatives = jax.jit(jax.jacrev(partial(forward, model, parameters)))
+        return lambda: np.asarray(derivatives(x))
+
+    def online(self, model: Model, X: Array, y: Array) -> base.Trainer:
+        return Online(model, X, y)
 
     def trainer(self, model: Model, X: Array, y: Array, batch: int) -> base.Trainer:
         return Trainer(model, X, y, batch)

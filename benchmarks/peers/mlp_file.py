@@ -62,11 +62,30 @@ class Trainer(base.Trainer):
         self.model = copy.copy(self.first)
 
 
+class Online(Trainer):
+    """`grad_update`, with the rows and their targets taken apart before."""
+
+    def __init__(self, model: Model, X: Array, y: Array) -> None:
+        super().__init__(model, X, y)
+        self.rows = list(zip(self.X, self.y, strict=True))
+
+    def epoch(self, *, shuffle: bool) -> None:
+        update, loss, rate = self.model.grad_update, self.loss, self.rate
+        for x, y in self.rows:
+            update(x, y, loss, rate)
+
+
 class Adapter(base.Adapter):
     """mlpfile, which has one thread and nothing to set."""
 
     def predictor(self, model: Model, X: Array) -> Callable[[], Array]:
         return partial(load(model).forward, X[0])
+
+    def jacobian(self, model: Model, x: Array) -> Callable[[], Array]:
+        return partial(load(model).jacobian, x)
+
+    def online(self, model: Model, X: Array, y: Array) -> Trainer:
+        return Online(model, X, y)
 
     def trainer(self, model: Model, X: Array, y: Array, batch: int) -> Trainer:
         return Trainer(model, X, y)

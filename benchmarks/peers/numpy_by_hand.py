@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -22,8 +22,8 @@ from benchmarks.workloads import (
 )
 
 
-def forward(model: Model, X: Inputs) -> Array:
-    """Compute the linear outputs."""
+def forward(model: Model, X: Inputs, buffers: Sequence[Array] = ()) -> Array:
+    """Compute the linear outputs, with products in buffers if there are some."""
     A: Array = X
     for layer, (W, b) in enumerate(zip(model.weights, model.biases, strict=True)):
         if W.ndim == 1:
@@ -32,19 +32,34 @@ def forward(model: Model, X: Inputs) -> Array:
         else:
             if layer:
                 ACTIVATIONS[model.activation](A, None)
-            A = A @ W
+            A = np.dot(A, W, out=buffers[layer]) if buffers else A @ W
         A += b
     return A
 
 
-def predict(model: Model, X: Inputs) -> Array:
+def predict(model: Model, X: Inputs, buffers: Sequence[Array] = ()) -> Array:
     """Compute what the network predicts."""
-    A = forward(model, X)
+    A = forward(model, X, buffers)
     if model.softmax:
         A -= A.max(axis=-1, keepdims=True)
         np.exp(A, out=A)
         A /= A.sum(axis=-1, keepdims=True)
     return A
+
+
+def jacobian(model: Model, x: Array) -> Array:
+    """Compute the derivatives of the linear outputs by one row, from the last layer to the first.
+
+    With ReLU alone.
+    """
+    A, inputs = x, []
+    for W, b in zip(model.weights, model.biases, strict=True):
+        inputs.append(A)
+        A = np.maximum(A @ W + b, 0)
+    D = model.weights[-1].T
+    for W, A in zip(model.weights[-2::-1], inputs[:0:-1], strict=True):
+        D = (D * (A > 0)) @ W.T
+    return D
 
 
 class Trainer(base.Trainer):
@@ -91,7 +106,7 @@ class Trainer(base.Trainer):
         parts = (self.weights, self.biases, self.dW, self.db)
         return tuple(part[at + 1] for part in parts) if self.model.layer_norm else ()
 
-    def epoch(self, *, shuffle: bool) -> float:
+    def epoch(self, *, shuffle: bool) -> float | None:
         n = self.X.shape[0]
         order = self.rng.permutation(n) if shuffle else np.arange(n)
         total = 0.0
@@ -213,11 +228,33 @@ class Trainer(base.Trainer):
         self.theta[...] = self.model.flat
 
 
+class Online(Trainer):
+    """A step for each row, in place."""
+
+    def __init__(self, model: Model, X: Array, y: Array) -> None:
+        super().__init__(model, X, y, 1)
+        self.data = [(X[row : row + 1], y[row : row + 1]) for row in range(len(X))]
+
+    def epoch(self, *, shuffle: bool) -> None:
+        for x, y in self.data:
+            self.inputs = x
+            self.step(y)
+
+
 class Adapter(base.Adapter):
     """NumPy, whose BLAS takes its number of threads from the environment."""
 
     def predictor(self, model: Model, X: Array) -> Callable[[], Array]:
         return partial(predict, model, X[0] if len(X) == 1 else X)
+
+    def bound(self, model: Model, x: Array) -> Callable[[], Array]:
+        return partial(predict, model, x, [np.empty(n, x.dtype) for n in model.widths[1:]])
+
+    def jacobian(self, model: Model, x: Array) -> Callable[[], Array]:
+        return partial(jacobian, model, x)
+
+    def online(self, model: Model, X: Array, y: Array) -> Trainer:
+        return Online(model, X, y)
 
     def trainer(self, model: Model, X: Array, y: Array, batch: int) -> Trainer:
         return Trainer(model, X, y, batch)

@@ -74,18 +74,36 @@ def graph(model: Model, rows: int) -> bytes:
 class Adapter(base.Adapter):
     """ONNX Runtime on its CPU provider."""
 
-    def predictor(self, model: Model, X: Array) -> Callable[[], Array]:
+    def session(self, model: Model, rows: int) -> Any:
+        """Load the network for a number of rows."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.n_threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(
-            graph(model, len(X)), options, providers=["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(
+            graph(model, rows), options, providers=["CPUExecutionProvider"]
         )
-        run, names = session.run, ["out"]
+
+    def predictor(self, model: Model, X: Array) -> Callable[[], Array]:
+        run, names = self.session(model, len(X)).run, ["out"]
 
         def predict() -> Array:
             array: Array = run(names, {"x": X})[0]
             return array
+
+        return predict
+
+    def bound(self, model: Model, x: Array) -> Callable[[], Array]:
+        session = self.session(model, 1)
+        binding, run = session.io_binding(), session.run_with_iobinding
+        # The binding has their addresses alone.
+        arrays = (x[np.newaxis], np.empty((1, model.widths[-1]), x.dtype))
+        binds = (binding.bind_input, binding.bind_output)
+        for bind, name, array in zip(binds, ("x", "out"), arrays, strict=True):
+            bind(name, "cpu", 0, x.dtype, array.shape, array.ctypes.data)
+
+        def predict() -> Array:
+            run(binding)
+            return arrays[1]
 
         return predict

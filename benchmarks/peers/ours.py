@@ -1,4 +1,4 @@
-"""fastbp: `predict` as it is, and `fit` of one epoch."""
+"""fastbp: `predict` as it is, `fit` of one epoch, and bound calls."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ OPTIMIZERS: dict[str, Callable[[Model], Any]] = {
     "adamw": lambda model: fastbp.AdamW(model.learning_rate, weight_decay=model.weight_decay),
 }
 # What came later than the rest, by what a cell needs.
+METHODS = {
+    "bound": "bind",
+    "bound-latency": "bind",
+    "online": "bind_step",
+    "online-adam": "bind_step",
+    "jacobian": "jacobian",
+}
 NAMES = {
     "adam": "Adam",
     "adamw": "AdamW",
@@ -51,6 +58,8 @@ def lacks(need: str) -> str | None:
     """Say why this version of fastbp cannot do what a cell needs, or return None."""
     if need == "sparse":
         return None if accepts_sparse() else "this version of fastbp takes no CSR arrays"
+    if need in METHODS and not hasattr(fastbp.Network, METHODS[need]):
+        return f"this version of fastbp does not have Network.{METHODS[need]}"
     name = NAMES.get(need)
     missing = name is not None and not hasattr(fastbp, name)
     return f"this version of fastbp does not have {name}" if missing else None
@@ -93,7 +102,7 @@ class Trainer(base.Trainer):
         self.first = model.flat
         self.fit = partial(self.net.fit, X, y, epochs=1, batch_size=batch, **options)
 
-    def epoch(self, *, shuffle: bool) -> float:
+    def epoch(self, *, shuffle: bool) -> float | None:
         return float(self.fit(shuffle=shuffle).loss[0])
 
     def parameters(self) -> Array:
@@ -101,6 +110,18 @@ class Trainer(base.Trainer):
 
     def restore(self) -> None:
         self.net.parameters[...] = self.first
+
+
+class Online(Trainer):
+    """`Network.bind_step`: a bound step for each row."""
+
+    def __init__(self, model: Model, X: Array, y: Array) -> None:
+        super().__init__(model, X, y, 1, {})
+        self.steps = [self.net.bind_step(*row) for row in zip(X, y, strict=True)]
+
+    def epoch(self, *, shuffle: bool) -> None:
+        for step in self.steps:
+            step()
 
 
 class Adapter(base.Adapter):
@@ -114,6 +135,15 @@ class Adapter(base.Adapter):
         net = network(model, softmax=model.softmax)
         single = model.nonzeros is None and len(X) == 1
         return partial(net.predict, X[0] if single else X, **self._options)
+
+    def bound(self, model: Model, x: Array) -> Callable[[], Array]:
+        return network(model, softmax=model.softmax).bind(x, np.empty(model.widths[-1], x.dtype))
+
+    def jacobian(self, model: Model, x: Array) -> Callable[[], Array]:
+        return partial(network(model, softmax=False).jacobian, x)
+
+    def online(self, model: Model, X: Array, y: Array) -> Trainer:
+        return Online(model, X, y)
 
     def trainer(self, model: Model, X: Inputs, y: Array, batch: int) -> Trainer:
         return Trainer(model, X, y, batch, self._options)

@@ -71,7 +71,7 @@ class Trainer(base.Trainer):
         self.made = with_parameters(model, X, y)
         self.made.set_params(batch_size=batch)
 
-    def epoch(self, *, shuffle: bool) -> float:
+    def epoch(self, *, shuffle: bool) -> float | None:
         self.made.set_params(shuffle=shuffle)
         self.made.partial_fit(self.X, self.y)
         return float(self.made.loss_)
@@ -83,6 +83,18 @@ class Trainer(base.Trainer):
         overwrite(self.made, self.model)
 
 
+class Online(Trainer):
+    """`partial_fit` on each row."""
+
+    def __init__(self, model: Model, X: Array, y: Array) -> None:
+        super().__init__(model, X, y, 1)
+        self.rows = [(X[row : row + 1], self.y[row : row + 1]) for row in range(len(X))]
+
+    def epoch(self, *, shuffle: bool) -> None:
+        for row in self.rows:
+            self.made.partial_fit(*row)
+
+
 class Adapter(base.Adapter):
     """scikit-learn, whose BLAS takes its number of threads from the environment."""
 
@@ -91,6 +103,9 @@ class Adapter(base.Adapter):
         regression = model.loss == "squared_error"
         made = with_parameters(model, X, zeros if regression else np.zeros(1, np.int64))
         return partial(made.predict if regression else made.predict_proba, X)
+
+    def online(self, model: Model, X: Array, y: Array) -> Trainer:
+        return Online(model, X, y)
 
     def trainer(self, model: Model, X: Inputs, y: Array, batch: int) -> Trainer:
         return Trainer(model, X, y, batch)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -109,7 +111,7 @@ class Trainer(base.Trainer):
         """Compute the linear outputs of a batch, as in training."""
         return forward(self.model, self.pairs, self.X[rows], training=True)
 
-    def epoch(self, *, shuffle: bool) -> float:
+    def epoch(self, *, shuffle: bool) -> float | None:
         total = torch.zeros((), dtype=self.dtype)
         batches = self.batches(shuffle)
         for rows in batches:
@@ -136,6 +138,20 @@ class Trainer(base.Trainer):
             b.copy_(torch.from_numpy(first_b))
 
 
+class Online(Trainer):
+    """A step of the optimizer for each row."""
+
+    def __init__(self, model: Model, X: Array, y: Array) -> None:
+        super().__init__(model, X, y, 1)
+        self.rows = list(zip(self.X.split(1), self.y.split(1), strict=True))
+
+    def epoch(self, *, shuffle: bool) -> None:
+        for x, y in self.rows:
+            loss = self.loss(forward(self.model, self.pairs, x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.update()
+
+
 class Adapter(base.Adapter):
     """PyTorch on the CPU."""
 
@@ -155,6 +171,37 @@ class Adapter(base.Adapter):
             return array
 
         return predict
+
+    def bound(self, model: Model, x: Array) -> Callable[[], Array]:
+        row = torch.from_numpy(x[np.newaxis])
+        (W, b), *rest = [(W.t(), b) for W, b in first_parameters(model)]
+        first, *outs = [torch.empty(1, n_out, dtype=row.dtype) for n_out in model.widths[1:]]
+        last = (outs or [first])[-1]
+        layers = list(zip(rest, outs, strict=True))
+        array: Array = last.numpy()
+
+        def predict() -> Array:
+            A = torch.addmm(b, row, W, out=first)
+            for (weight, bias), out in layers:
+                A = torch.addmm(bias, torch.relu_(A), weight, out=out)
+            if model.softmax:
+                torch.softmax(A, dim=1, out=last)
+            return array
+
+        return predict
+
+    def jacobian(self, model: Model, x: Array) -> Callable[[], Array]:
+        parameters = first_parameters(model)
+        derivatives = torch.func.jacrev(partial(forward, model, parameters))
+
+        def compute() -> Array:
+            array: Array = derivatives(torch.from_numpy(x)).numpy()
+            return array
+
+        return compute
+
+    def online(self, model: Model, X: Array, y: Array) -> base.Trainer:
+        return Online(model, X, y)
 
     def trainer(self, model: Model, X: Array, y: Array, batch: int) -> base.Trainer:
         return Trainer(model, X, y, batch)
