@@ -1219,9 +1219,6 @@ class Network(Predictor):
             return rows.with_values(self._apart(rows.values)), self._apart(expected), weights
         return self._apart(rows), self._apart(expected), weights
 
-    def _apart(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array.copy() if np.may_share_memory(array, self._parameters) else array
-
     def _validation(self, data: tuple[Any, ...] | None) -> Samples | None:
         if data is None:
             return None

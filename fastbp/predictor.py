@@ -197,10 +197,14 @@ class Predictor:
         TypeError, ValueError
             If X is not as above, or not finite.
         """
-        self._require_statistics()
-        rows, single = self._dense_features(X)
-        result = self._plan.jacobian(rows)
-        return result[0] if single else result
+        result = self._plan.jacobian(X)
+        if result is None:  # what wants a closer look, or a copy
+            self._require_statistics()
+            rows, single = self._dense_features(X)
+            rows = self._apart(rows)
+            result = self._plan.jacobian(rows[0] if single else rows)
+            assert result is not None
+        return result
 
     # --- for who calls it often, or without Python ------------------------------------------
 
@@ -306,6 +310,9 @@ class Predictor:
                 "call .toarray() on it first"
             )
         return rows, single
+
+    def _apart(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.copy() if np.may_share_memory(array, self._parameters) else array
 
     def _dense_features(self, X: Features) -> tuple[NDArray[Any], bool]:
         rows, single = self._features(X)

@@ -25,7 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```\n", re.M | re.S)
 # What wants an optional package: pages, and modules.
-WANTED = {"docs/river.md": "river", "fastbp.river": "river"}
+WANTED = {
+    "docs/river.md": "river", "fastbp.river": "river", "fastbp.interop.torch_layers": "torch",
+}
 LINK = re.compile(r"\[[^]\n]*\]\((?P<target>[^)\s]+)\)")
 
 

@@ -208,9 +208,9 @@ cdef struct Sweep:
     double loss                 # their part of the mean loss
 
 
-cdef inline double start_of_clock(const Samples* samples) noexcept nogil:
+cdef inline double start_of_clock(const Samples* samples, Py_ssize_t times) noexcept nogil:
     """Look at the clock, unless there is too little to do for ever looking at it again."""
-    return milliseconds() if samples.n * STEP * samples.products > CLOCK_FLOPS else 0
+    return milliseconds() if times * samples.n * STEP * samples.products > CLOCK_FLOPS else 0
 
 
 cdef bint time_to_pause(
@@ -288,7 +288,7 @@ cdef Status advance(
     first. A larger one gathers its gradient over several passes first, so that a pause can fall
     between them and nothing is half updated.
     """
-    cdef double since = start_of_clock(samples), flops = 0, rate
+    cdef double since = start_of_clock(samples, 1), flops = 0, rate
     cdef Epoch epoch = shared[0]        # every member counts for itself, with the same result
     cdef Rule rule = shared_rule[0]
     cdef Status status = DONE
@@ -356,7 +356,7 @@ cdef Status sweep_gradient(
     real* gradient, real* by_inputs, Workspace* work, const Member* member,
 ) noexcept nogil:
     """The mean loss over all rows and, unless they are NULL, its gradients."""
-    cdef double since = start_of_clock(samples), flops = 0, scale = 1.0 / samples.n
+    cdef double since = start_of_clock(samples, 1), flops = 0, scale = 1.0 / samples.n
     cdef Sweep sweep = shared[0]
     cdef Status status = DONE
     cdef Goal goal
@@ -453,7 +453,7 @@ cdef Status differentiate(
     As many rows go forward as a pass can take back with one row for each of their outputs, or one
     row for some of its outputs.
     """
-    cdef double since = milliseconds(), flops = 0
+    cdef double since = start_of_clock(samples, whole.n_out), flops = 0
     cdef Net own = whole[0]
     cdef const Net* net = &own
     cdef Py_ssize_t n_out = net.n_out, at, start, n, first, width, i, k
@@ -1272,14 +1272,26 @@ cdef class Plan:
         return sweep.loss
 
     def jacobian(self, X):
-        """The derivatives of the outputs by the inputs, n x n_out x n_in, for rows X."""
+        """The derivatives of the outputs by the inputs: n x n_out x n_in, or n_out x n_in for one row.
+
+        Returns None, having done nothing, unless X needs no conversion and no closer look.
+        """
         cdef Samples samples
         cdef Call call
         cdef Py_ssize_t done = 0
+        cdef int dimensions
         cdef cnp.npy_intp[3] shape
-        self.describe_inputs(X, &samples)
-        shape[0], shape[1], shape[2] = samples.n, self.net.n_out, self.net.n_in
-        result = cnp.PyArray_EMPTY(3, shape, self.type_number, 0)
+        if not is_ready(X, self.type_number) or self.lacks_statistics():
+            return None
+        dimensions = cnp.PyArray_NDIM(X)
+        if (not 1 <= dimensions <= 2 or cnp.PyArray_DIM(X, dimensions - 1) != self.net.n_in
+                or cnp.PyArray_SIZE(X) == 0 or not all_finite(X) or overlap(X, self.parameters)):
+            return None
+        one_row(&self.net, cnp.PyArray_DATA(X), &samples)
+        samples.n = cnp.PyArray_SIZE(X) // self.net.n_in
+        shape[0] = samples.n
+        shape[dimensions - 1], shape[dimensions] = self.net.n_out, self.net.n_in
+        result = cnp.PyArray_EMPTY(dimensions + 1, shape, self.type_number, 0)
         call.task, call.out, call.done = DIFFERENTIATE, cnp.PyArray_DATA(result), &done
         self.run_training(&call, &samples, samples.n * self.net.n_out, 1)
         return result

@@ -582,7 +582,7 @@ cdef inline bint backward_tiles(
     cdef tile_end end
     end.kind = TILE_GATED if gated else TILE_PLAIN
     end.bias = NULL
-    while j < n_out:
+    while goal != NULL and j < n_out:
         copy_columns(D + j, n_out, n, min(panel, n_out - j), D_panels + j * n, panel)
         j += panel
     while D_in != NULL and way == BY_DELTA and i < n:
