@@ -1272,7 +1272,7 @@ cdef class Plan:
         return sweep.loss
 
     def jacobian(self, X):
-        """The derivatives of the outputs by the inputs: n x n_out x n_in, or n_out x n_in for one row.
+        """The derivatives of the outputs by the inputs: n x n_out x n_in; n_out x n_in for one row.
 
         Returns None, having done nothing, unless X needs no conversion and no closer look.
         """
