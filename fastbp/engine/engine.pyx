@@ -133,8 +133,10 @@ cdef enum:
     PADDING = 64                # readable bytes after every buffer: one vector of any variant
 
 # Ctrl-C waits for the end of a pass: 0.15 s on a core of 100 GFLOP/s in float32, which vectors of
-# 32 bytes or more reach. A batch that takes longer is cut into smaller passes, with a margin.
-cdef double ONE_PASS_FLOPS = 15e9 if panel_width(sizeof(float)) >= 16 else 5e9
+# 64 bytes reach, and of the 85 that were seen with 32 bytes. A batch that takes longer is cut into
+# smaller passes, with a margin.
+cdef double ONE_PASS_FLOPS = (
+    15e9 if panel_width(sizeof(float)) >= 32 else 13e9 if panel_width(sizeof(float)) >= 16 else 5e9)
 cdef double MANY_PASSES_FLOPS = ONE_PASS_FLOPS / 2
 # Between two looks at the clock.
 cdef double CLOCK_FLOPS = 2e6
