@@ -44,7 +44,7 @@ cdef enum:
     LISTED = 256                # rows looked at for zeros at a time
     BLOCK = 32                  # rows of W that one row takes at a time
     UPDATED_BYTES = 3 << 13     # of W that are updated and then used: half of a first cache
-    RULED_BYTES = 1 << 11       # of gradient that a rule takes at a time, where tiles allow it
+    RULED_BYTES = 1 << 13       # of gradient that a rule takes at a time, where tiles allow it
     BLOCK_BYTES = 1 << 18       # of W in a shallow block, over all columns
     DEEP = 512                  # rows, and
     NARROW = 4                  # panels of W in a block that is laid out
