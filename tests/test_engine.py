@@ -81,6 +81,10 @@ def test_every_path_against_reference(widths, hidden, dtype):
         reference = ReferenceNetwork.from_flat(
             net.parameters.astype(float), widths, activations, "squared_error"
         )
+        if hidden == "relu":  # which rounding may open or close where Z is as good as zero
+            logits, _ = reference.forward(X.astype(float))
+            clear = np.all([(np.abs(Z) > 1e-5).all(axis=1) for Z in logits], axis=0)
+            X[~clear] = X[np.flatnonzero(clear)[: (~clear).sum()]]
         expected = reference.predict(X.astype(float))
         assert largest_error(net.predict(X), expected) < TOLERANCE[dtype], rows
         loss, gradient = net.loss_and_gradient(X, y)

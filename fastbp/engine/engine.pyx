@@ -1100,7 +1100,6 @@ cdef class Plan:
         """
         cdef bint fused = epoch == NULL or not epoch.watched and is_fused(&self.net, &self.rule)
         cdef Py_ssize_t gradient
-        load_blas()
         if self.rows < rows or self.threads < n_threads or self.work.sparse != sparse:
             self.allocate(max(rows, self.rows), max(n_threads, self.threads), sparse)
         self.work.rows = rows
@@ -1469,6 +1468,7 @@ cdef class Plan:
         """
         cdef double row_flops = STEP * samples.products
         cdef Py_ssize_t rows
+        load_blas()         # an import, which may let other threads run: before they are refused
         self.refuse_while_training()
         rows = rows_per_pass(&self.net, batch, row_flops, self.item)
         if call.task == TRAIN and self.net.has_batch_norms:
