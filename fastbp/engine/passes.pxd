@@ -101,7 +101,7 @@ cdef inline Outer* late_update(
     as this saves a pass over them; and not with one output, whose weights are few. Nor where the
     input or the weights are changed in between.
     """
-    if at > 0 or work.rows > 1 or net.layers[0].n_out == 1 or net.drops or net.has_limits:
+    if at > 0 or work.rows > 1 or net.layers[0].n_out == 1 or net.dropout > 0 or net.has_limits:
         return NULL
     if net.layers[0].kind != DENSE or work.sparse:
         return NULL
