@@ -300,7 +300,8 @@ cdef Status advance(
         size = min(epoch.batch_size, samples.n - epoch.start)
         n = min(even_part(size, work.rows), size - epoch.done)
         rate = epoch.rates[0 if epoch.constant else epoch.steps]
-        begin_step(&rule, rate, step_key(work.key, epoch.first_step + epoch.steps, net.depth))
+        begin_step(&rule, rate, 0 if rule.noise == 0 else step_key(
+            work.key, epoch.first_step + epoch.steps, net.depth))
         if is_first(member) and net.drops:
             work.step, work.row = epoch.first_step + epoch.steps, epoch.done
         if is_first(member) and net.has_batch_norms and epoch.done == 0 and n < size:

@@ -10,7 +10,7 @@ from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.math cimport exp, expm1, fabs, log, log1p, log1pf, logf, pow, sqrt
 
 from .activations cimport EXPONENTIAL, SIGMOID, mixes_outputs
-from .elementary cimport decay, exponential, sigmoid, sign
+from .elementary cimport decay, sigmoid, sign
 from .records cimport real
 from .tile cimport largest, sum_of, weighted_sum
 
