@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeGuard
+from typing import Any, NoReturn, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fastbp._dispatch import engine
 
 __all__ = ["Features", "SparseMatrix", "SparseRows", "is_sparse", "sparse_rows"]
 
@@ -75,24 +77,27 @@ def sparse_rows(name: str, X: Any, n_columns: int) -> SparseRows:
     values = np.asarray(matrix.data)
     places = np.asarray(matrix.indices)
     starts = np.array(matrix.indptr, np.intp)
-    if (
-        starts.shape != (X.shape[0] + 1,) or starts[0] != 0 or (np.diff(starts) < 0).any()
-        or not starts[-1] <= min(len(values), len(places))
-    ):
-        raise ValueError(f"{name} is a broken sparse matrix: its indptr does not fit its data")
+    if starts.shape != (X.shape[0] + 1,) or not 0 <= starts[-1] <= min(len(values), len(places)):
+        _refuse_starts(name)
     values, places = values[: starts[-1]], places[: starts[-1]]
-    wrong = (places < 0) | (places >= n_columns)
-    if wrong.any():
+    exact = np.int32 if places.dtype == np.int32 else np.int64
+    columns, stop, ascending = engine.copy_columns(
+        starts, np.require(places, exact, ["C_CONTIGUOUS", "ALIGNED"]), n_columns
+    )
+    if stop < 0:
+        _refuse_starts(name)
+    if stop < len(places):
         raise ValueError(
             f"{name} must have column indices from 0 to {n_columns - 1}, "
-            f"got {places[wrong.argmax()]} at index {wrong.argmax()}"
+            f"got {places[stop]} at index {stop}"
         )
-    columns = places.astype(np.int32)
-    ascending = np.diff(columns) > 0
-    ascending[starts[1:-1][(starts[1:-1] > 0) & (starts[1:-1] < len(columns))] - 1] = True
-    if not ascending.all():
+    if not ascending:
         fresh = type(matrix)((values.copy(), columns, starts), shape=X.shape)
         fresh.sum_duplicates()  # which sorts, too
         values, columns = fresh.data, fresh.indices.astype(np.int32)
         starts = fresh.indptr.astype(np.intp)
     return SparseRows(values, columns, starts)
+
+
+def _refuse_starts(name: str) -> NoReturn:
+    raise ValueError(f"{name} is a broken sparse matrix: its indptr does not fit its data")

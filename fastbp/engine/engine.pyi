@@ -12,6 +12,9 @@ CROSSOVERS: dict[str, int]
 
 def usable_cores() -> int: ...
 def all_finite(array: NDArray[Any]) -> bool: ...
+def copy_columns(
+    starts: NDArray[np.intp], given: NDArray[np.int32] | NDArray[np.int64], n_columns: int
+) -> tuple[NDArray[np.int32], int, bool]: ...
 
 class Rows(Protocol):
     """Rows of a sparse matrix."""

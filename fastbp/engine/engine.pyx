@@ -16,7 +16,7 @@ from cpython.pycapsule cimport (
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, NAN, ceil, isfinite, sqrt
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -41,6 +41,7 @@ from .random cimport step_key
 from .records cimport (
     BATCH_NORM, DENSE, LAYER_NORM, NORMALIZE, RESIDUAL, Batch, Layer, Net, Samples, real,
 )
+from .sparse cimport copy_columns as copy_places
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES, panel_width, weighted_sum
 from .tile cimport all_finite as all_finite_values
@@ -190,9 +191,10 @@ cdef Py_ssize_t rows_per_pass(
 ) noexcept nogil:
     """How many of n rows one pass takes: of network and data alone, as it decides on bits."""
     cdef double flops = n * row_flops * item / sizeof(float)
-    cdef Py_ssize_t passes = 1
-    if flops > ONE_PASS_FLOPS:
-        passes = <Py_ssize_t>min(<double>n, ceil(flops / MANY_PASSES_FLOPS))
+    cdef Py_ssize_t passes
+    if flops <= ONE_PASS_FLOPS:
+        return min(MOST_ROWS, n)
+    passes = <Py_ssize_t>min(<double>n, ceil(flops / MANY_PASSES_FLOPS))
     return min(MOST_ROWS, (n + passes - 1) // passes)
 
 
@@ -649,6 +651,30 @@ def all_finite(cnp.ndarray array not None):
         with nogil:
             result = all_finite_values(doubles, n)
     return result
+
+
+def copy_columns(starts, given, Py_ssize_t n_columns):
+    """Columns of the rows of a sparse matrix of int32 or int64, where row i has those from
+    starts[i] up to starts[i + 1].
+
+    Returns them as int32; the place of the first outside the matrix, or their number; and whether
+    each row has them in ascending order. The place is -1 if `starts`, intp, are broken.
+    """
+    cdef Py_ssize_t n = len(starts) - 1, n_given = len(given), place
+    cdef const Py_ssize_t* first = <Py_ssize_t*>pointer(starts, cnp.NPY_INTP, "starts")
+    cdef cnp.npy_intp[1] shape
+    cdef bint ascending
+    cdef const void* source
+    shape[0] = n_given
+    columns = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INT32, 0)
+    cdef int* target = <int*>cnp.PyArray_DATA(columns)
+    if cnp.PyArray_ITEMSIZE(given) == sizeof(int32_t):
+        source = pointer(given, cnp.NPY_INT32, "given")
+        place = copy_places(<int32_t*>source, n_given, first, n, n_columns, target, &ascending)
+    else:
+        source = pointer(given, cnp.NPY_INT64, "given")
+        place = copy_places(<int64_t*>source, n_given, first, n, n_columns, target, &ascending)
+    return columns, place, ascending
 
 
 cdef int load_blas() except -1:

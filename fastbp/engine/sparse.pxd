@@ -8,7 +8,7 @@ parameter alone whose gradient is zero.
 
 Members share the rows of W, so that each sum is taken in one order.
 """
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .activations cimport activate
@@ -29,6 +29,40 @@ cdef struct Piece:
     Py_ssize_t count
     const int* columns          # ascending
     const void* values
+
+
+ctypedef fused column_number:
+    int32_t
+    int64_t
+
+
+cdef inline Py_ssize_t copy_columns(
+    const column_number* given, Py_ssize_t n_given, const Py_ssize_t* starts, Py_ssize_t n,
+    Py_ssize_t n_columns, int* columns, bint* ascending,
+) noexcept nogil:
+    """Copy the columns of n rows that nobody has looked at; `ascending` says how each row has them.
+
+    Returns the place of the first outside 0 .. n_columns; n_given if there is none; -1, and perhaps
+    not all is copied, if `starts` do not lead from 0 through what is given.
+    """
+    cdef Py_ssize_t row, k
+    cdef column_number column, before
+    ascending[0] = True
+    if starts[0] != 0:
+        return -1
+    for row in range(n):
+        if not starts[row] <= starts[row + 1] <= n_given:
+            return -1
+        before = -1
+        for k in range(starts[row], starts[row + 1]):
+            column = given[k]
+            if not 0 <= column < n_columns:
+                return k
+            if column <= before:
+                ascending[0] = False
+            columns[k] = <int>column
+            before = column
+    return n_given
 
 
 cdef inline Py_ssize_t first_place(
