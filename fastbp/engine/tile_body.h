@@ -209,19 +209,19 @@ static inline void NAME(tile)(
 /* Whether none of n elements is NaN or infinite: x * 0 is 0 for every other x, and NaN for those. */
 static inline int NAME(all_finite)(long n, const REAL *x)
 {
-    VECTOR sum[4];
-    REAL sums[4], total = 0;
+    VECTOR sum[4] = {0};
+    REAL sums[4];
     long k = 0;
-    for (int v = 0; v < 4; v++)
-        sum[v] = (VECTOR){0};
     for (; k + 4 * LANES <= n; k += 4 * LANES)
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++)
             sum[v] += NAME(load)(x + k + v * LANES) * (REAL)0;
-    for (; k < n; k++)
-        total += x[k] * 0;
+    for (; k + LANES <= n; k += LANES)
+        sum[0] += NAME(load)(x + k) * (REAL)0;
+    if (k < n)
+        sum[1] += NAME(load_part)(x + k, n - k) * (REAL)0;
     NAME(totals)(sum, sums);
-    return total + sums[0] + sums[1] + sums[2] + sums[3] == 0;
+    return sums[0] + sums[1] + sums[2] + sums[3] == 0;
 }
 
 /* The largest of n > 0 elements, as if a NaN were not there. */
@@ -393,40 +393,49 @@ static inline int NAME(list_nonzero)(long n, const REAL *x, int *listed)
     return count;
 }
 
+/* The dot products of up to four rows with x, of the `count` rows from `start` on. */
+INLINE void NAME(dots)(
+    const int ways, long count, long start, const int *rows, long depth, const REAL *A,
+    const REAL *x, REAL *y)
+{
+    const long whole = depth - depth % LANES, rest = depth - whole;
+    long row[4];
+    const REAL *a[4];
+    VECTOR sum[4] = {0};
+    REAL sums[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < ways; r++) {
+        const long at = r < count ? start + r : start;
+        row[r] = rows ? rows[at] : at;
+        a[r] = A + row[r] * depth;
+    }
+    for (long k = 0; k < whole; k += LANES) {
+        const VECTOR b = NAME(load)(x + k);
+#pragma GCC unroll 4
+        for (int r = 0; r < ways; r++)
+            sum[r] += NAME(load)(a[r] + k) * b;
+    }
+    if (rest) {
+        const VECTOR b = NAME(load_part)(x + whole, rest);
+#pragma GCC unroll 4
+        for (int r = 0; r < ways; r++)
+            sum[r] += NAME(load_part)(a[r] + whole, rest) * b;
+    }
+    NAME(totals)(sum, sums);
+    for (int r = 0; r < ways && r < count; r++)
+        y[row[r]] = sums[r];
+}
+
 /* y[i] := sum_k A[i, k] x[k] for row-major A, for the `count` rows i in `rows` (NULL: the first),
    four at a time. */
 static inline void NAME(rows_dot)(
     long count, const int *rows, long depth, const REAL *A, const REAL *x, REAL *y)
 {
-    const long whole = depth - depth % LANES, rest = depth - whole;
-    for (long start = 0; start < count; start += 4) {
-        long row[4];
-        const REAL *a[4];
-        VECTOR sum[4];
-#pragma GCC unroll 4
-        for (int r = 0; r < 4; r++) {
-            const long at = start + r < count ? start + r : start;
-            row[r] = rows ? rows[at] : at;
-            a[r] = A + row[r] * depth;
-            sum[r] = (VECTOR){0};
-        }
-        for (long k = 0; k < whole; k += LANES) {
-            const VECTOR b = NAME(load)(x + k);
-#pragma GCC unroll 4
-            for (int r = 0; r < 4; r++)
-                sum[r] += NAME(load)(a[r] + k) * b;
-        }
-        if (rest) {
-            const VECTOR b = NAME(load_part)(x + whole, rest);
-#pragma GCC unroll 4
-            for (int r = 0; r < 4; r++)
-                sum[r] += NAME(load_part)(a[r] + whole, rest) * b;
-        }
-        REAL sums[4];
-        NAME(totals)(sum, sums);
-        for (int r = 0; r < 4 && start + r < count; r++)
-            y[row[r]] = sums[r];
-    }
+    long start = 0;
+    for (; start + 1 < count; start += 4)
+        NAME(dots)(4, count - start, start, rows, depth, A, x, y);
+    if (start < count)
+        NAME(dots)(1, 1, start, rows, depth, A, x, y);
 }
 
 /* One stretch of combine: `ways` rows of A at a time keep as many chains of sums busy. */
