@@ -35,7 +35,7 @@ KINDS: dict[type[Layer], str] = {
 }
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Record:
     """A layer with its place in the vectors of parameters and of statistics."""
 

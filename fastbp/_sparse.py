@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastbp._data import Frozen
 from fastbp._dispatch import engine
 
 __all__ = ["Features", "SparseMatrix", "SparseRows", "is_sparse", "sparse_rows"]
@@ -20,8 +21,7 @@ class SparseMatrix(Protocol):
         """Return it in compressed rows."""
 
 
-@dataclass(frozen=True)
-class SparseRows:
+class SparseRows(Frozen):
     """What is not zero, row by row: a CSR matrix whose rows have their columns in ascending order.
 
     Attributes

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from fastbp import _checks
+from fastbp._data import Frozen
 from fastbp._dispatch import engine
 
 __all__ = ["ELU", "WITH_PARAMETERS", "Activation", "LeakyReLU", "Softplus"]
 
 
-@dataclass(frozen=True)
-class LeakyReLU:
+class LeakyReLU(Frozen):
     """``z`` where z > 0, ``alpha z`` elsewhere (Maas, Hannun and Ng 2013).
 
     Parameters
@@ -28,8 +27,7 @@ class LeakyReLU:
         object.__setattr__(self, "alpha", _checks.positive("alpha", self.alpha))
 
 
-@dataclass(frozen=True)
-class ELU:
+class ELU(Frozen):
     """``z`` where z > 0, ``alpha (exp(z) - 1)`` elsewhere (Clevert and others 2016).
 
     Parameters
@@ -45,8 +43,7 @@ class ELU:
         object.__setattr__(self, "alpha", _checks.positive("alpha", self.alpha))
 
 
-@dataclass(frozen=True)
-class Softplus:
+class Softplus(Frozen):
     """``log(1 + exp(beta z)) / beta`` (Dugas and others 2001).
 
     Parameters

@@ -337,7 +337,7 @@ def _weighted(
     return X, y, weights
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Member:
     """A network under training: its data, and how far it has come."""
 

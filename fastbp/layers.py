@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Any
 
 from fastbp import _checks, activations
-from fastbp._data import short_repr
+from fastbp._data import Frozen, short_repr
 from fastbp.initializers import INITIALIZERS
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, repr=False)
-class Dense:
+class Dense(Frozen):
     """A fully connected layer: ``A = f(X W + b)``.
 
     Parameters
@@ -83,8 +82,7 @@ class Dense:
         return short_repr(self, "units", "activation")
 
 
-@dataclass(frozen=True)
-class Dropout:
+class Dropout(Frozen):
     """Sets a part of its inputs to zero in training, and nothing in prediction.
 
     What is kept is divided by the part that is kept, so that sums stay what they were in the mean
@@ -107,8 +105,7 @@ class Dropout:
         object.__setattr__(self, "rate", _checks.fraction("rate", self.rate))
 
 
-@dataclass(frozen=True)
-class Normalize:
+class Normalize(Frozen):
     """Subtracts from each feature its mean, and divides it by its standard deviation.
 
     Only a network's first layer. The statistics are those of the samples that the first `fit`
@@ -131,8 +128,7 @@ def _check_norm(layer: Any) -> None:
     _checks.flag("trainable", layer.trainable)
 
 
-@dataclass(frozen=True, repr=False)
-class BatchNorm:
+class BatchNorm(Frozen):
     """Normalises each column by mean and variance of the batch: ``f(gain x' + shift)``.
 
     It puts ``x' = (x - mean) / sqrt(variance + epsilon)`` through a gain for each column, 1 at
@@ -188,8 +184,7 @@ class BatchNorm:
         return short_repr(self, "activation")
 
 
-@dataclass(frozen=True, repr=False)
-class LayerNorm:
+class LayerNorm(Frozen):
     """Normalises each row by its own mean and variance: ``f(gain x' + shift)``.
 
     It puts ``x' = (x - mean) / sqrt(variance + epsilon)`` through a gain for each column, 1 at
@@ -228,8 +223,7 @@ class LayerNorm:
         return short_repr(self, "activation")
 
 
-@dataclass(frozen=True)
-class Residual:
+class Residual(Frozen):
     """The sum of its input and of what its layers make of it (He and others 2016).
 
     Parameters

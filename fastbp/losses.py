@@ -6,10 +6,10 @@ Their formulas, and where other libraries differ, are in docs/losses.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fastbp import _checks
+from fastbp._data import Frozen
 from fastbp._dispatch import engine
 
 __all__ = [
@@ -19,14 +19,12 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(Frozen):
     """What all losses have in common: a name."""
 
     name: ClassVar[str]
 
 
-@dataclass(frozen=True)
 class SquaredError(Loss):
     """``1/(2n) sum (prediction - y)^2``, over n samples and all outputs.
 
@@ -36,14 +34,12 @@ class SquaredError(Loss):
     name: ClassVar[str] = "squared_error"
 
 
-@dataclass(frozen=True)
 class AbsoluteError(Loss):
     """``1/n sum |prediction - y|``, over n samples and all outputs."""
 
     name: ClassVar[str] = "absolute_error"
 
 
-@dataclass(frozen=True)
 class Huber(Loss):
     """Half the squared error up to a distance of delta, and a straight line from there on.
 
@@ -60,14 +56,12 @@ class Huber(Loss):
         object.__setattr__(self, "delta", _checks.positive("delta", self.delta))
 
 
-@dataclass(frozen=True)
 class LogCosh(Loss):
     """``1/n sum log cosh(prediction - y)``: half a square near zero, straight far from it."""
 
     name: ClassVar[str] = "log_cosh"
 
 
-@dataclass(frozen=True)
 class Quantile(Loss):
     """The pinball loss: ``q (y - a)`` where the prediction a is below y, else ``(1 - q) (a - y)``.
 
@@ -92,7 +86,6 @@ class Quantile(Loss):
         object.__setattr__(self, "levels", levels if len(levels) > 1 else levels[0])
 
 
-@dataclass(frozen=True)
 class Poisson(Loss):
     """``1/n sum a - y log a``, for counts y >= 0 and predictions a > 0 of their mean.
 
@@ -102,7 +95,6 @@ class Poisson(Loss):
     name: ClassVar[str] = "poisson"
 
 
-@dataclass(frozen=True)
 class Gamma(Loss):
     """``1/n sum log a + y / a``, for y > 0 and predictions a > 0 of its mean.
 
@@ -112,7 +104,6 @@ class Gamma(Loss):
     name: ClassVar[str] = "gamma"
 
 
-@dataclass(frozen=True)
 class Tweedie(Loss):
     """``1/n sum a^(2-p)/(2-p) - y a^(1-p)/(1-p)``, for y >= 0 and predictions a > 0 of its mean.
 
@@ -136,7 +127,6 @@ class Tweedie(Loss):
         object.__setattr__(self, "power", power)
 
 
-@dataclass(frozen=True)
 class BinaryCrossEntropy(Loss):
     """``-1/n sum y log p + (1 - y) log(1 - p)``, for targets in [0, 1].
 
@@ -148,7 +138,6 @@ class BinaryCrossEntropy(Loss):
     name: ClassVar[str] = "binary_cross_entropy"
 
 
-@dataclass(frozen=True)
 class CrossEntropy(Loss):
     """``-1/n sum y log p``, for integer labels or rows of probabilities y.
 
@@ -170,21 +159,18 @@ class CrossEntropy(Loss):
         object.__setattr__(self, "label_smoothing", smoothing)
 
 
-@dataclass(frozen=True)
 class Hinge(Loss):
     """``1/n sum max(0, 1 - y a)``, for y of -1 and 1; 0 stands for -1."""
 
     name: ClassVar[str] = "hinge"
 
 
-@dataclass(frozen=True)
 class SquaredHinge(Loss):
     """``1/n sum max(0, 1 - y a)^2``, for y of -1 and 1; 0 stands for -1."""
 
     name: ClassVar[str] = "squared_hinge"
 
 
-@dataclass(frozen=True)
 class KullbackLeibler(Loss):
     """``1/n sum y log(y / p)``, for rows of probabilities y.
 
@@ -194,14 +180,12 @@ class KullbackLeibler(Loss):
     name: ClassVar[str] = "kullback_leibler"
 
 
-@dataclass(frozen=True)
 class Cosine(Loss):
     """``1/n sum (1 - cos of the angle between prediction and y)``, over n samples."""
 
     name: ClassVar[str] = "cosine"
 
 
-@dataclass(frozen=True, repr=False)
 class Custom(Loss):
     """A loss of your own, of the raw outputs: those of the last layer before its activation.
 

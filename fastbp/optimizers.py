@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, field, fields
 from typing import Any, ClassVar
 
 from fastbp import _checks
-from fastbp._data import check_fields, short_repr
+from fastbp._data import Frozen, check_fields, short_repr
 from fastbp._dispatch import engine
 from fastbp.schedules import LearningRate, learning_rate
 
@@ -17,8 +17,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, repr=False)
-class Optimizer:
+class Optimizer(Frozen):
     """What all optimizers have in common.
 
     Parameters
@@ -87,7 +86,6 @@ CHECKS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, repr=False)
 class SGD(Optimizer):
     """Gradient descent, with momentum if asked for.
 
@@ -125,7 +123,6 @@ class SGD(Optimizer):
             )
 
 
-@dataclass(frozen=True, repr=False)
 class AdaGrad(Optimizer):
     """Steps divided by the root of all squared gradients so far (Duchi, Hazan and Singer 2011).
 
@@ -148,7 +145,6 @@ class AdaGrad(Optimizer):
     kind: ClassVar[str] = "adagrad"
 
 
-@dataclass(frozen=True, repr=False)
 class RMSProp(Optimizer):
     """Steps divided by the root of a running mean of squared gradients (Tieleman, Hinton 2012).
 
@@ -174,7 +170,6 @@ class RMSProp(Optimizer):
     kind: ClassVar[str] = "rmsprop"
 
 
-@dataclass(frozen=True, repr=False)
 class AdaDelta(Optimizer):
     """Steps as long as a running mean of past ones (Zeiler 2012).
 
@@ -195,7 +190,6 @@ class AdaDelta(Optimizer):
     kind: ClassVar[str] = "adadelta"
 
 
-@dataclass(frozen=True, repr=False)
 class Adam(Optimizer):
     """Running means of the gradient and of its square, without bias (Kingma and Ba 2015).
 
@@ -225,7 +219,6 @@ class Adam(Optimizer):
     kind: ClassVar[str] = "adam"
 
 
-@dataclass(frozen=True, repr=False)
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
@@ -243,7 +236,6 @@ class AdamW(Adam):
     decoupled: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, repr=False)
 class Nadam(Optimizer):
     """Adam with Nesterov's momentum (Dozat 2016).
 
@@ -268,7 +260,6 @@ class Nadam(Optimizer):
     kind: ClassVar[str] = "nadam"
 
 
-@dataclass(frozen=True, repr=False)
 class Adamax(Optimizer):
     """Adam with a decaying maximum in place of the mean of squares (Kingma and Ba 2015).
 
@@ -290,7 +281,6 @@ class Adamax(Optimizer):
     kind: ClassVar[str] = "adamax"
 
 
-@dataclass(frozen=True, repr=False)
 class Lion(Optimizer):
     """Steps of one length, in the sign of a running mean (Chen and others 2023).
 
@@ -316,8 +306,7 @@ class Lion(Optimizer):
 METHODS = ("L-BFGS-B", "BFGS", "CG", "TNC", "SLSQP")
 
 
-@dataclass(frozen=True)
-class Minimizer:
+class Minimizer(Frozen):
     """A method of `scipy.optimize.minimize`: each `fit` is one run of it on all the data.
 
     `epochs` is the greatest number of iterations, `tol` SciPy's own; `batch_size`, `accumulate` and
@@ -342,8 +331,7 @@ class Minimizer:
             raise TypeError(f"options must be a mapping, got {self.options!r}")
 
 
-@dataclass(frozen=True)
-class LBFGS:
+class LBFGS(Frozen):
     """Limited-memory BFGS (Liu and Nocedal 1989), by SciPy: each `fit` is one run on all the data.
 
     `epochs` is the greatest number of iterations, `tol` SciPy's own; `batch_size`, `accumulate` and

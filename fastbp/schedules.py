@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _checks
-from fastbp._data import check_fields
+from fastbp._data import Frozen, check_fields
 
 __all__ = [
     "Cosine", "Exponential", "InverseScaling", "LearningRate", "OneCycle", "Plateau", "Polynomial",
@@ -25,8 +25,7 @@ __all__ = [
 Steps = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(Frozen):
     """What all schedules have in common: settings that are checked."""
 
     def __post_init__(self) -> None:
@@ -43,7 +42,6 @@ def learning_rate(name: str, value: object) -> LearningRate:
     return _checks.positive(name, value)
 
 
-@dataclass(frozen=True)
 class StepDecay(Schedule):
     """``initial * factor ** (step // every)``: a fall every so many steps.
 
@@ -62,7 +60,6 @@ class StepDecay(Schedule):
     every: int
 
 
-@dataclass(frozen=True)
 class Exponential(Schedule):
     """``initial * factor ** (step / every)``: a smooth fall.
 
@@ -81,7 +78,6 @@ class Exponential(Schedule):
     every: int = 1
 
 
-@dataclass(frozen=True)
 class InverseScaling(Schedule):
     """``initial / (step + 1) ** power``.
 
@@ -97,7 +93,6 @@ class InverseScaling(Schedule):
     power: float = 0.5
 
 
-@dataclass(frozen=True)
 class Polynomial(Schedule):
     """``final + (initial - final) (1 - step / steps) ** power``, and `final` from `steps` on.
 
@@ -119,7 +114,6 @@ class Polynomial(Schedule):
     power: float = 1.0
 
 
-@dataclass(frozen=True)
 class Cosine(Schedule):
     """Half a cosine wave down from `initial` to `final` (Loshchilov and Hutter 2017).
 
@@ -146,7 +140,6 @@ class Cosine(Schedule):
     growth: int = 1
 
 
-@dataclass(frozen=True)
 class WarmUp(Schedule):
     """A straight line up to the first rate of another schedule, which then takes its course.
 
@@ -165,7 +158,6 @@ class WarmUp(Schedule):
     start_factor: float = 0.1
 
 
-@dataclass(frozen=True)
 class OneCycle(Schedule):
     """Half a cosine wave up, and a longer one down (Smith and Topin 2018).
 
@@ -198,7 +190,6 @@ class OneCycle(Schedule):
             )
 
 
-@dataclass(frozen=True)
 class Plateau(Schedule):
     """A fall whenever the loss has not improved for some epochs.
 
@@ -357,28 +348,28 @@ def _rates(rate: Any, steps: Steps, plateau: PlateauProgress) -> Steps:
     return np.full(len(steps), rate)
 
 
-@_rates.register
+@_rates.register(StepDecay)
 def _(rate: StepDecay, steps: Steps, plateau: PlateauProgress) -> Steps:
     return rate.initial * rate.factor ** (steps // rate.every)
 
 
-@_rates.register
+@_rates.register(Exponential)
 def _(rate: Exponential, steps: Steps, plateau: PlateauProgress) -> Steps:
     return rate.initial * rate.factor ** (steps / rate.every)
 
 
-@_rates.register
+@_rates.register(InverseScaling)
 def _(rate: InverseScaling, steps: Steps, plateau: PlateauProgress) -> Steps:
     return rate.initial / (steps + 1) ** rate.power
 
 
-@_rates.register
+@_rates.register(Polynomial)
 def _(rate: Polynomial, steps: Steps, plateau: PlateauProgress) -> Steps:
     left = 1 - np.minimum(steps / rate.steps, 1)
     return rate.final + (rate.initial - rate.final) * left**rate.power
 
 
-@_rates.register
+@_rates.register(Cosine)
 def _(rate: Cosine, steps: Steps, plateau: PlateauProgress) -> Steps:
     if not rate.restarts:
         passed = np.minimum(steps / rate.steps, 1)
@@ -393,7 +384,7 @@ def _(rate: Cosine, steps: Steps, plateau: PlateauProgress) -> Steps:
     return _wave(rate.initial, rate.final, passed)
 
 
-@_rates.register
+@_rates.register(WarmUp)
 def _(rate: WarmUp, steps: Steps, plateau: PlateauProgress) -> Steps:
     peak = _rates(rate.after, np.zeros(1), plateau)[0]
     rising: Steps = peak * (rate.start_factor + (1 - rate.start_factor) * steps / rate.steps)
@@ -402,7 +393,7 @@ def _(rate: WarmUp, steps: Steps, plateau: PlateauProgress) -> Steps:
     return rising
 
 
-@_rates.register
+@_rates.register(OneCycle)
 def _(rate: OneCycle, steps: Steps, plateau: PlateauProgress) -> Steps:
     top, last = rate.rise * rate.steps - 1, rate.steps - 1
     start = rate.peak * rate.start_factor
@@ -411,7 +402,7 @@ def _(rate: OneCycle, steps: Steps, plateau: PlateauProgress) -> Steps:
     return np.where(steps <= top, up, down)
 
 
-@_rates.register
+@_rates.register(Plateau)
 def _(rate: Plateau, steps: Steps, plateau: PlateauProgress) -> Steps:
     return np.full(len(steps), max(rate.minimum, rate.initial * plateau.scale))
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _checks, schedules
+from fastbp._data import Frozen
 from fastbp._dispatch import engine
 from fastbp.callbacks import Callback
 from fastbp.metrics import Metric
@@ -74,7 +75,7 @@ class History:
         return self.validation_loss or self.loss
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Progress:
     """What training carries from call to call, beside parameters and the optimizer's state."""
 
@@ -114,8 +115,7 @@ def checked_validation(data: object) -> tuple[Any, Any, Any]:
     return data[0], data[1], data[2] if len(data) == 3 else None
 
 
-@dataclass(frozen=True)
-class LearningRateCurve:
+class LearningRateCurve(Frozen):
     """What a range test found.
 
     Attributes
@@ -225,8 +225,7 @@ def checked_state(
     return (arrays[0], arrays[1], arrays[2], (steps, product)), carried
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Frozen):
     """How to train: the arguments of `fit`, checked."""
 
     epochs: int
