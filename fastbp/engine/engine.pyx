@@ -29,6 +29,10 @@ from .crossovers cimport (
 )
 from .denormals cimport denormals_flush, denormals_restore
 from .elementary cimport sign
+from .native cimport (
+    FASTBP_BAD_LABEL, FASTBP_NEEDS_PYTHON, FASTBP_NO_MEMORY, FASTBP_NO_STATISTICS,
+    FASTBP_NOT_FINITE, FASTBP_OK, FASTBP_READ_ONLY, FASTBP_VERSION, fastbp_network,
+)
 from .optimizers cimport (
     Rule, apply, begin_step, clip_to_norm, end_step, is_plain_rule, state_vectors,
 )
@@ -45,27 +49,6 @@ from .sparse cimport copy_columns as copy_places
 from .team cimport MOST_THREADS, Member, barrier, is_first, share, team, team_run
 from .tile cimport HAS_TILES, panel_width, weighted_sum
 from .tile cimport all_finite as all_finite_values
-
-cdef extern from "fastbp.h" nogil:
-    enum:
-        FASTBP_VERSION
-        FASTBP_OK
-        FASTBP_NOT_FINITE
-        FASTBP_NEEDS_PYTHON
-        FASTBP_NO_MEMORY
-        FASTBP_BAD_LABEL
-        FASTBP_NO_STATISTICS
-        FASTBP_READ_ONLY
-
-    ctypedef struct fastbp_network:
-        int version
-        int item_size
-        Py_ssize_t n_inputs
-        Py_ssize_t n_outputs
-        int (*predict)(const fastbp_network*, const void*, void*) noexcept nogil
-        int (*learn)(fastbp_network*, const void*, const void*, double*) noexcept nogil
-        int (*learn_label)(fastbp_network*, const void*, Py_ssize_t, double*) noexcept nogil
-        void* internal
 
 cnp.import_array()
 
