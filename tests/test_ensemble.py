@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from names import name_of
 from scipy import sparse
 
 import fastbp
@@ -99,7 +100,7 @@ def check_against_fits(networks, X, y, subsets=None, n_threads=1, **arguments):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("optimizer", RULES + SCHEDULES, ids=repr)
+@pytest.mark.parametrize("optimizer", RULES + SCHEDULES, ids=name_of)
 def test_every_optimizer(optimizer, dtype):
     X, y = data(90)
     networks = [network(seed, optimizer=optimizer, dtype=dtype) for seed in range(3)]

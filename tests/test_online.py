@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from names import name_of
 from scipy import sparse
 
 from fastbp import LBFGS, SGD, Adam, Dense, Dropout, Network, Normalize, schedules
@@ -56,7 +57,7 @@ def as_dict(row):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("optimizer", RULES, ids=repr)
+@pytest.mark.parametrize("optimizer", RULES, ids=name_of)
 def test_the_bits_of_train_step(optimizer, dtype):
     X, y = rows(dtype=dtype)
     by_array, by_dict, expected = (network(dtype=dtype, optimizer=optimizer) for _ in range(3))
@@ -92,7 +93,7 @@ def test_layers_that_drop_and_normalise():
     np.arange(8.0, dtype="f4")[::2], np.array([1, 2, 3, 4], ">f4"),
     np.ma.masked_array(np.float32([1, 2, 3, 4])), collections.UserList([1, 2, 3, 4]),
     memoryview(np.arange(4.0)),
-], ids=repr)
+], ids=name_of)
 def test_any_array(x):
     net, twin = network(), network()
     x_before = np.array(x)
@@ -142,7 +143,7 @@ TARGETS = [
 
 
 @pytest.mark.parametrize(("loss", "units", "activation", "targets"), TARGETS,
-                         ids=[f"{loss} of {units}" for loss, units, *_ in TARGETS])
+                         ids=[f"{name_of(loss)} of {units}" for loss, units, *_ in TARGETS])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_kind_of_target(loss, units, activation, targets, dtype):
     X, _ = rows(dtype=dtype)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from names import name_of
 
 from fastbp import SGD, AdaGrad, Adam, BatchNorm, Dense, Dropout, Network, Normalize, Residual
 
@@ -65,7 +66,7 @@ def as_dict(row, names="abcdefgh"):
 EXACT = {"rtol": 1e-12, "atol": 1e-13}
 
 
-@pytest.mark.parametrize("optimizer", RULES, ids=repr)
+@pytest.mark.parametrize("optimizer", RULES, ids=name_of)
 def test_a_regressor_is_a_network_fed_the_rows_in_order(optimizer):
     X, y, _ = rows()
     model = NetworkRegressor(hidden=(7,), optimizer=optimizer, seed=3)
@@ -77,7 +78,7 @@ def test_a_regressor_is_a_network_fed_the_rows_in_order(optimizer):
         assert model.predict_one(as_dict(row)) == net.predict(row)[0]
 
 
-@pytest.mark.parametrize("optimizer", RULES, ids=repr)
+@pytest.mark.parametrize("optimizer", RULES, ids=name_of)
 def test_features_that_appear_later(optimizer):
     """A network that had all inputs from the start, with weights of zero and fed zeros."""
     X, y, _ = rows(n_features=8)
@@ -101,7 +102,7 @@ def test_features_that_appear_later(optimizer):
 
 
 @pytest.mark.parametrize("hidden", [None, (7,)])
-@pytest.mark.parametrize("optimizer", RULES, ids=repr)
+@pytest.mark.parametrize("optimizer", RULES, ids=name_of)
 def test_classes_that_appear_later(optimizer, hidden):
     """Each comes with zero weights: in NumPy, by hand, for the step after it appears."""
     X, _, labels = rows()

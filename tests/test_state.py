@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from names import name_of
 
 from fastbp import SGD, Adam, Dense, Nadam, Network, RMSProp, schedules
 
@@ -33,7 +34,7 @@ def through_json(state):
     return arrays | {"json": json.loads(json.dumps(state["json"]))}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=name_of)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_resumed_training_has_the_bits_of_uninterrupted_training(optimizer, dtype):
     X, y = data()
@@ -53,7 +54,7 @@ def test_resumed_training_has_the_bits_of_uninterrupted_training(optimizer, dtyp
     np.testing.assert_array_equal(resumed.parameters, through.parameters)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=name_of)
 def test_a_copy_goes_its_own_way(optimizer):
     X, y = data()
     net = network(optimizer)
