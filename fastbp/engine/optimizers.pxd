@@ -11,7 +11,7 @@ from libc.stdint cimport uint64_t
 from .elementary cimport absolute, sign
 from .random cimport add_normal
 from .records cimport real
-from .tile cimport inverse_roots, root_step, step_by_root
+from .tile cimport add_outer, inverse_roots, root_step, step_by_root
 
 
 cdef enum:
@@ -142,23 +142,29 @@ cdef inline void treat(
 
 
 cdef inline void apply_sgd(
-    const Rule* rule, real* theta, const real* g, real* b, Py_ssize_t n,
+    const Rule* rule, Py_ssize_t rows, Py_ssize_t n, const real* x, real* theta, const real* g,
+    real* b,
 ) noexcept nogil:
+    """Of rows of n parameters, by the gradient x^T g; of one row by g where x is NULL."""
     cdef real rate = rule.rate
-    cdef real momentum = rule.momentum, fresh = rule.fresh, ahead = 0, d
-    cdef Py_ssize_t i
-    if rule.momentum == 0:
-        for i in range(n):
-            theta[i] -= rate * g[i]
-        return
+    cdef real momentum = rule.momentum, fresh = rule.fresh, ahead = 0, here = 1, scale = 1, d
+    cdef Py_ssize_t i, j
     # with Nesterov's momentum theta -= rate (d + momentum b), otherwise theta -= rate b
-    cdef real here = 1
     if rule.nesterov:
         ahead, here = 1, momentum
-    for i in range(n):
-        d = g[i]
-        b[i] = momentum * b[i] + fresh * d
-        theta[i] -= rate * (ahead * d + here * b[i])
+    for i in range(rows):
+        if x != NULL:
+            scale = x[i]
+        if momentum == 0:
+            for j in range(n):
+                theta[j] -= rate * (scale * g[j])
+        else:
+            for j in range(n):
+                d = scale * g[j]
+                b[j] = momentum * b[j] + fresh * d
+                theta[j] -= rate * (ahead * d + here * b[j])
+            b += n
+        theta += n
 
 
 cdef inline void apply_rmsprop(
@@ -250,7 +256,7 @@ cdef inline void apply_stretch(
         treat(rule, l1, l2, theta, g, at, n, treated)
         g = treated
     if rule.kind == SGD:
-        apply_sgd(rule, theta, g, first, n)
+        apply_sgd(rule, 1, n, <real*>NULL, theta, g, first)
     elif rule.kind == ADAGRAD or rule.kind == RMSPROP and not takes_roots_apart(rule):
         step_by_root(&rule.step, n, theta, g, <real*>NULL, first, <real*>NULL)
     elif rule.kind == RMSPROP:
@@ -282,6 +288,22 @@ cdef inline void apply(
                       first + rule.stride + done, first + 2 * rule.stride + done, at + done,
                       min(stretch, n - done))
         done += stretch
+
+
+cdef inline void apply_outer(
+    const Rule* rule, double l1, double l2, real* parameters, Py_ssize_t rows, Py_ssize_t n,
+    const real* x, const real* d, Py_ssize_t at, real* block,
+) noexcept nogil:
+    """Update rows of n parameters, from number `at` on, by the gradient x^T d and their penalties.
+
+    The gradient goes to the block first, which has room for it, unless the rule is so short that
+    this would be felt.
+    """
+    if rule.kind == SGD and not is_treated(rule, l1, l2):
+        apply_sgd(rule, rows, n, x, parameters + at, d, <real*>rule.state + at)
+    else:
+        add_outer(rows, NULL, n, <real>1, x, d, <real>0, block)
+        apply(rule, l1, l2, parameters, block, at, rows * n)
 
 
 cdef inline int state_vectors(const Rule* rule) noexcept nogil:

@@ -32,7 +32,7 @@ from .crossovers cimport (
     DELTA_PANELS, DELTA_WIDTH, DOT_ROWS, LAID_OUT_WIDTH, LARGE_DELTA, LARGE_WEIGHT, MANY_ROWS,
     WHOLE_WEIGHT,
 )
-from .optimizers cimport Rule, apply, root
+from .optimizers cimport Rule, apply, apply_outer, root
 from .records cimport Layer, real
 from .team cimport Member, barrier, is_first, share
 from .tile cimport (
@@ -414,9 +414,8 @@ cdef inline void backward_one_row(
         if goal == NULL:
             pass
         elif goal.rule != NULL:
-            add_outer(rows, NULL, n_out, <real>1, x + i, d, <real>0, block)
-            apply(goal.rule, layer.l1, layer.l2, <real*>goal.vector, block,
-                  layer.weight + i * n_out, rows * n_out)
+            apply_outer(goal.rule, layer.l1, layer.l2, <real*>goal.vector, rows, n_out, x + i, d,
+                        layer.weight + i * n_out, block)
         elif goal.beta == 1:
             add_outer(count, active, n_out, <real>goal.alpha, x + i, d, <real>1,
                       gradient + i * n_out)
