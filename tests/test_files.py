@@ -533,8 +533,9 @@ except PermissionError as error:
 
 
 def run(script, *arguments):
+    # -B: what limits the size of files would cut off the bytecode that Python writes, too
     return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True,
+        [sys.executable, "-B", "-c", script, *map(str, arguments)], capture_output=True, text=True,
         check=False,
     )
 
