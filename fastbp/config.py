@@ -19,12 +19,14 @@ def show_config() -> None:
     """
     from importlib import metadata  # takes longer to import than all of fastbp
 
+    from fastbp import __version__
+
     available = _dispatch.available_variants()
     scipy = metadata.version("scipy")
     cores = _dispatch.engine.usable_cores()
     uses_blas = _dispatch.variant == "portable"
     rows = [
-        ("fastbp", metadata.version("fastbp")),
+        ("fastbp", __version__),
         ("python", f"{platform.python_version()}, numpy {np.__version__}, scipy {scipy}"),
         ("machine", f"{platform.machine()}, {cores} cores for this process"),
         ("engine", _dispatch.variant),

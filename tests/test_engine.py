@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from fastbp import (
     Network,
     Normalize,
     Residual,
+    __version__,
     _dispatch,
+    show_config,
 )
 
 DTYPES = ["float32", "float64"]
@@ -259,6 +262,17 @@ def test_fastbp_isa_picks_the_variant(name):
     assert any(line.split() == ["engine", name] for line in result.stdout.splitlines())
     slow = name != _dispatch.available_variants()[0]
     assert ("WARNING: a slow path" in result.stdout) == slow
+
+
+def test_show_config_of_a_source_tree_that_is_not_installed(monkeypatch, capsys):
+    def version(name, of=metadata.version):
+        if name == "fastbp":
+            raise metadata.PackageNotFoundError(name)
+        return of(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    show_config()
+    assert ["fastbp", __version__] in map(str.split, capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.parametrize("isa", ["sse9", "X86_64_V3", "neon,portable"])
