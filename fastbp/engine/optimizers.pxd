@@ -83,21 +83,19 @@ cdef inline void begin_step(Rule* rule, double rate, uint64_t key) noexcept nogi
     if rule.kind == SGD:
         rule.fresh = 1 if rule.steps == 0 else 1 - rule.dampening
     elif rule.kind == ADAGRAD:
-        rule.step = root_step(1, 1, 0, 0, rate / (1 + (t - 1) * rule.rate_decay), 0, 1,
-                              rule.epsilon, 1)
+        rule.step = root_step(1, 1, 0, rate / (1 + (t - 1) * rule.rate_decay), 0, 1, rule.epsilon, 1)
     elif rule.kind == RMSPROP:
-        rule.step = root_step(rule.rho, 1 - rule.rho, 0, 0, rate, 0, 1, rule.epsilon, 1)
+        rule.step = root_step(rule.rho, 1 - rule.rho, 0, rate, 0, 1, rule.epsilon, 1)
     elif rule.kind == ADAM:
         rule.step = root_step(
-            rule.beta2, 1 - rule.beta2, rule.beta1, 1 - rule.beta1, 0,
-            rate / (1 - pow(rule.beta1, t)), 1 / sqrt(1 - pow(rule.beta2, t)), rule.epsilon,
-            rule.shrink)
+            rule.beta2, 1 - rule.beta2, 1 - rule.beta1, 0, rate / (1 - pow(rule.beta1, t)),
+            1 / sqrt(1 - pow(rule.beta2, t)), rule.epsilon, rule.shrink)
     elif rule.kind == NADAM:
         here = rule.beta1 * (1 - 0.5 * pow(0.96, t * rule.momentum_decay))
         after = rule.beta1 * (1 - 0.5 * pow(0.96, (t + 1) * rule.momentum_decay))
         rule.product_after = here if rule.steps == 0 else rule.product * here
         rule.step = root_step(
-            rule.beta2, 1 - rule.beta2, rule.beta1, 1 - rule.beta1,
+            rule.beta2, 1 - rule.beta2, 1 - rule.beta1,
             rate * (1 - here) / (1 - rule.product_after),
             rate * after / (1 - rule.product_after * after), 1 / sqrt(1 - pow(rule.beta2, t)),
             rule.epsilon, 1)

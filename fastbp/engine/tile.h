@@ -85,7 +85,7 @@ struct tile_end {
 
 /* A step of an update rule that divides by a root. */
 struct root_step {
-    double keep_square, new_square, keep_mean, new_mean, direct, by_mean, root, epsilon, shrink;
+    double keep_square, new_square, new_mean, direct, by_mean, root, epsilon, shrink;
 };
 
 #define JOIN_(a, b) a##b
@@ -100,13 +100,11 @@ struct root_step {
 #elif defined(__AVX512F__)
 #define NONZERO(v) _mm512_cmp_ps_mask((v), _mm512_setzero_ps(), _CMP_NEQ_UQ)
 #define RSQRT(v) _mm512_rsqrt14_ps(v)
-#define RECIPROCAL(v) _mm512_rcp14_ps(v)
 #define MASKED_LOAD(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p))
 #define MASKED_STORE(p, n, v) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1), (v))
 #elif defined(__AVX2__)
 #define NONZERO_BITS(v) _mm256_movemask_ps(_mm256_cmp_ps((v), _mm256_setzero_ps(), _CMP_NEQ_UQ))
 #define RSQRT(v) _mm256_rsqrt_ps(v)
-#define RECIPROCAL(v) _mm256_rcp_ps(v)
 #define FIRST(n) _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)), \
     _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 #define MASKED_LOAD(p, n) _mm256_maskload_ps((p), FIRST(n))
@@ -119,7 +117,6 @@ struct root_step {
 #undef NAME
 #undef INTEGER
 #undef RSQRT
-#undef RECIPROCAL
 #undef NONZERO
 #undef NONZERO_BITS
 #undef MASKED_LOAD

@@ -26,7 +26,6 @@ cdef extern from "tile.h" nogil:
     cdef struct root_step:
         double keep_square
         double new_square
-        double keep_mean
         double new_mean
         double direct
         double by_mean

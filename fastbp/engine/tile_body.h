@@ -272,24 +272,23 @@ static inline REAL NAME(weighted_sum)(long n, const REAL *t, const REAL *x, REAL
     return NAME(sum_from)(n, t, x, origin);
 }
 
-/* 1 / (c sqrt(v) + eps). With a fast estimate of an inverse root and of a quotient, one step of
-   Goldschmidt's and one of Newton's leave an error of a few units in the last place. */
-INLINE VECTOR NAME(inverse_root)(VECTOR v, REAL c, REAL eps)
+/* w / (c sqrt(v) + eps). With a fast estimate of an inverse root, one step of Newton's leaves an
+   error of a few units in the last place. The quotient is a division: the divider works beside what
+   multiplies, which has enough to do. */
+INLINE VECTOR NAME(over_root)(VECTOR w, VECTOR v, REAL c, REAL eps)
 {
 #if defined(FASTBP_PORTABLE)
-    return 1 / (c * ROOT(v) + eps);
+    return w / (c * ROOT(v) + eps);
 #elif defined(RSQRT)
     const VECTOR y = (VECTOR)RSQRT(v + SMALLEST);       /* of 0 it would be infinite */
     const VECTOR s = v * y;
-    const VECTOR d = c * (s + s * ((REAL)0.5 - s * ((REAL)0.5 * y))) + eps;
-    const VECTOR r = (VECTOR)RECIPROCAL(d);
-    return r * ((REAL)2 - d * r);
+    return w / ((REAL)0.5 * c * s * ((REAL)3 - s * y) + eps);
 #else
     VECTOR y;
 #pragma GCC unroll 16
     for (long i = 0; i < LANES; i++)
         y[i] = ROOT(v[i]);
-    return 1 / (c * y + eps);
+    return w / (c * y + eps);
 #endif
 }
 
@@ -297,8 +296,9 @@ INLINE VECTOR NAME(inverse_root)(VECTOR v, REAL c, REAL eps)
    last vector. */
 static inline void NAME(inverse_roots)(long n, REAL c, REAL eps, REAL *x)
 {
+    const VECTOR one = (VECTOR){0} + 1;
     for (long k = 0; k < n; k += LANES)
-        NAME(store)(x + k, NAME(inverse_root)(NAME(load)(x + k), c, eps));
+        NAME(store)(x + k, NAME(over_root)(one, NAME(load)(x + k), c, eps));
 }
 
 INLINE void NAME(store_width)(REAL *p, long n, int partial, VECTOR v)
@@ -317,24 +317,28 @@ INLINE void NAME(root_step_of)(
     const VECTOR d = NAME(load_width)(g, n, partial);
     VECTOR w = (REAL)s->keep_square * NAME(load_width)(v, n, partial)
         + (REAL)s->new_square * d * d;
-    VECTOR way = (REAL)s->direct * d;
     NAME(store_width)(v, n, partial, w);
+    VECTOR way;
     if (m) {
-        const VECTOR mean = (REAL)s->keep_mean * NAME(load_width)(m, n, partial)
-            + (REAL)s->new_mean * d;
+        VECTOR mean = NAME(load_width)(m, n, partial);
+        mean += (REAL)s->new_mean * (d - mean);
         NAME(store_width)(m, n, partial, mean);
-        way += (REAL)s->by_mean * mean;
+        way = (REAL)s->by_mean * mean;
+        if (s->direct != 0)
+            way += (REAL)s->direct * d;
+    } else {
+        way = (REAL)s->direct * d;
     }
     if (most) {
         w = NAME(larger)(NAME(load_width)(most, n, partial), w);
         NAME(store_width)(most, n, partial, w);
     }
-    way *= NAME(inverse_root)(w, (REAL)s->root, (REAL)s->epsilon);
+    const VECTOR here = (REAL)s->shrink * NAME(load_width)(theta, n, partial);
     NAME(store_width)(theta, n, partial,
-                      (REAL)s->shrink * NAME(load_width)(theta, n, partial) - way);
+                      here - NAME(over_root)(way, w, (REAL)s->root, (REAL)s->epsilon));
 }
 
-/* v := keep_square v + new_square g^2, m := keep_mean m + new_mean g, most := max(most, v), and
+/* v := keep_square v + new_square g^2, m := m + new_mean (g - m), most := max(most, v), and
    theta := shrink theta - (direct g + by_mean m) / (root sqrt(most or v) + epsilon), where m and
    `most` may be NULL. One pass over all of them. */
 static inline void NAME(root_step)(
