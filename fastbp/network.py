@@ -223,10 +223,7 @@ class Network(Predictor):
 
         The names are those of `fastbp.optimizers.vector_names`, the order that of `parameters`.
         """
-        names = vector_names(self._optimizer)
-        # each of the engine's vectors ends in room that no parameter has
-        vectors = self._plan.state.reshape(len(names), -1)[:, : self.n_parameters] if names else ()
-        return dict(zip(names, vectors, strict=True))
+        return dict(zip(vector_names(self._optimizer), self._plan.state, strict=True))
 
     @property
     def n_steps(self) -> int:
@@ -1042,7 +1039,8 @@ class Network(Predictor):
         dict
             "parameters", "optimizer" and "statistics", one-dimensional arrays of the network's
             dtype, and "json": what JSON holds, with a description of the network, the count of
-            steps, and where the schedule and the random numbers are.
+            steps, and where the schedule and the random numbers are. Under "optimizer" are the
+            `optimizer_vectors`, one after the other.
 
         See Also
         --------
@@ -1051,7 +1049,7 @@ class Network(Predictor):
         steps, product = self._plan.progress
         return {
             "parameters": self._parameters.copy(),
-            "optimizer": self._plan.state.copy(),
+            "optimizer": self._plan.state.flatten(),
             "statistics": self._plan.statistics.copy(),
             "json": {
                 "network": self._description(),

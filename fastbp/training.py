@@ -203,14 +203,14 @@ def checked_state(
             ("statistics", plan.statistics),
         ):
             array = np.asarray(state[name])
-            if array.dtype != own.dtype or array.shape != own.shape:
+            if array.dtype != own.dtype or array.shape != (own.size,):
                 raise ValueError(
-                    f"the state's {name} must be {own.dtype.name} of shape {own.shape}, "
+                    f"the state's {name} must be {own.dtype.name} of shape {(own.size,)}, "
                     f"got {array.dtype} of shape {array.shape}"
                 )
             if not np.isfinite(array).all():
                 raise ValueError(f"the state's {name} must be finite")
-            arrays.append(array)
+            arrays.append(array.reshape(own.shape))
         rng = np.random.default_rng()
         rng.bit_generator.state = found["random"]
         if rng.bit_generator.state != found["random"]:  # NumPy cuts what is too large

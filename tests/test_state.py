@@ -55,6 +55,14 @@ def test_resumed_training_has_the_bits_of_uninterrupted_training(optimizer, dtyp
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=name_of)
+def test_a_state_holds_the_optimizers_vectors_and_nothing_between_them(optimizer):
+    net = network(optimizer)
+    net.fit(*data())
+    vectors = net.optimizer_vectors.values()
+    np.testing.assert_array_equal(net.state()["optimizer"], np.concatenate([[], *vectors]))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=name_of)
 def test_a_copy_goes_its_own_way(optimizer):
     X, y = data()
     net = network(optimizer)

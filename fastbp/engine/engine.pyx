@@ -115,6 +115,8 @@ cdef enum:
     SUMMED = 4096               # squares that are added up in the network's own precision
     STACK_DOUBLES = 2048        # outputs of the hidden layers in a small predict
     PADDING = 64                # readable bytes after every buffer: one vector of any variant
+    PAGE = 4096
+    APART = 1024                # of vectors that are updated side by side, see `vectors_beside`
 
 # Ctrl-C waits for the end of a pass: 0.15 s on a core of 100 GFLOP/s in float32, which vectors of
 # 64 bytes reach, and of the 85 that were seen with 32 bytes. A batch that takes longer is cut into
@@ -619,6 +621,21 @@ cdef cnp.ndarray aligned_zeros(Py_ssize_t n, cnp.dtype dtype):
     return memory[first:first + size].view(dtype)
 
 
+cdef cnp.ndarray vectors_beside(cnp.ndarray theta, Py_ssize_t count):
+    """The rows of a matrix of zeros: vectors like theta, for what is updated side by side with it.
+
+    Each begins APART bytes further on in a page than the one before, the first of them than theta.
+    A processor tells by the place in a page whether a load has to wait for the stores before it.
+    """
+    cdef Py_ssize_t size = cnp.PyArray_NBYTES(theta)
+    cdef Py_ssize_t stride = size + PADDING + <size_t>(APART - size - PADDING) % PAGE
+    cdef cnp.ndarray memory = np.zeros((count > 0) * PAGE + count * stride, np.uint8)
+    cdef Py_ssize_t first = (<size_t>cnp.PyArray_DATA(theta) + APART
+                             - <size_t>cnp.PyArray_DATA(memory)) % PAGE
+    rows = memory[first:first + count * stride].reshape(count, stride)
+    return rows[:, :size].view(theta.dtype)
+
+
 def all_finite(cnp.ndarray array not None):
     """Whether a C-contiguous float32 or float64 array holds no NaN and no infinity."""
     cdef Py_ssize_t n = cnp.PyArray_SIZE(array)
@@ -854,8 +871,8 @@ cdef class Plan:
     ----------
     parameters : ndarray of dtype, one-dimensional
         All zero at first; read, and written by training, in place.
-    state : ndarray of dtype, one-dimensional
-        The optimizer's vectors, one after the other.
+    state : ndarray of dtype, two-dimensional
+        The optimizer's vectors, each a row as long as the parameters.
     statistics : ndarray of dtype, one-dimensional
         Means and variances that batch norms have gathered, or means and standard deviations of
         the inputs; all zero at first.
@@ -1041,7 +1058,6 @@ cdef class Plan:
         """
         cdef Rule rule
         self.refuse_while_training()
-        cdef Py_ssize_t stride = room(self.net.n_parameters, self.item) // self.item
         memset(&rule, 0, sizeof(Rule))
         rule.kind = kind
         rule.clip_value = settings.get("clip_value", INFINITY)
@@ -1066,9 +1082,10 @@ cdef class Plan:
         if kind == self.rule.kind and state_vectors(&rule) == state_vectors(&self.rule):
             rule.steps, rule.product = self.rule.steps, self.rule.product
         else:
-            self.state = aligned_zeros(stride * state_vectors(&rule), self.parameters.dtype)
-            self.state[:] = settings.get("initial_accumulator", 0)
-        rule.state, rule.stride = cnp.PyArray_DATA(self.state), stride
+            self.state = vectors_beside(self.parameters, state_vectors(&rule))
+            self.state[...] = settings.get("initial_accumulator", 0)
+        rule.state = cnp.PyArray_DATA(self.state)
+        rule.stride = cnp.PyArray_STRIDE(self.state, 0) // self.item
         self.rule = rule
         self.rate = settings.get("learning_rate", NAN)
 

@@ -83,7 +83,8 @@ cdef inline void begin_step(Rule* rule, double rate, uint64_t key) noexcept nogi
     if rule.kind == SGD:
         rule.fresh = 1 if rule.steps == 0 else 1 - rule.dampening
     elif rule.kind == ADAGRAD:
-        rule.step = root_step(1, 1, 0, rate / (1 + (t - 1) * rule.rate_decay), 0, 1, rule.epsilon, 1)
+        rule.step = root_step(
+            1, 1, 0, rate / (1 + (t - 1) * rule.rate_decay), 0, 1, rule.epsilon, 1)
     elif rule.kind == RMSPROP:
         rule.step = root_step(rule.rho, 1 - rule.rho, 0, rate, 0, 1, rule.epsilon, 1)
     elif rule.kind == ADAM:
