@@ -612,13 +612,16 @@ cdef void* zeroed(Py_ssize_t size) except NULL:
     return memory
 
 
+cdef cnp.ndarray zeros_at(Py_ssize_t size, size_t place, size_t period):
+    """So many bytes at `place` in a period of addresses, with PADDING behind them."""
+    cdef cnp.ndarray memory = np.zeros(size + (size > 0) * period + PADDING, np.uint8)
+    cdef Py_ssize_t first = (place - <size_t>cnp.PyArray_DATA(memory)) % period
+    return memory[first:first + size]
+
+
 cdef cnp.ndarray aligned_zeros(Py_ssize_t n, cnp.dtype dtype):
     """A vector that starts on a cache line and has PADDING behind it."""
-    cdef Py_ssize_t size = n * dtype.itemsize
-    cdef cnp.ndarray memory = np.zeros(size + 2 * PADDING, np.uint8)
-    cdef char* start = <char*>cnp.PyArray_DATA(memory)
-    cdef Py_ssize_t first = <char*>aligned(start) - start
-    return memory[first:first + size].view(dtype)
+    return zeros_at(n * dtype.itemsize, 0, PADDING).view(dtype)
 
 
 cdef cnp.ndarray vectors_beside(cnp.ndarray theta, Py_ssize_t count):
@@ -629,11 +632,8 @@ cdef cnp.ndarray vectors_beside(cnp.ndarray theta, Py_ssize_t count):
     """
     cdef Py_ssize_t size = cnp.PyArray_NBYTES(theta)
     cdef Py_ssize_t stride = size + PADDING + <size_t>(APART - size - PADDING) % PAGE
-    cdef cnp.ndarray memory = np.zeros((count > 0) * PAGE + count * stride, np.uint8)
-    cdef Py_ssize_t first = (<size_t>cnp.PyArray_DATA(theta) + APART
-                             - <size_t>cnp.PyArray_DATA(memory)) % PAGE
-    rows = memory[first:first + count * stride].reshape(count, stride)
-    return rows[:, :size].view(theta.dtype)
+    memory = zeros_at(count * stride, <size_t>cnp.PyArray_DATA(theta) + APART, PAGE)
+    return memory.reshape(count, stride)[:, :size].view(theta.dtype)
 
 
 def all_finite(cnp.ndarray array not None):
