@@ -159,7 +159,8 @@ def dtype(value: object) -> np.dtype[Any]:
 
 def _array(name: str, value: ArrayLike) -> NDArray[Any]:
     """Any real array-like as an ndarray, not copied where that is possible."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    # what has no mask does not import np.ma, which takes 10 ms
+    if hasattr(value, "mask") and isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(f"{name} has masked values; fill them first, with its method filled")
     try:
         array = np.asarray(value)

@@ -149,6 +149,18 @@ def test_import_loads_nothing_slow():
     }.isdisjoint(loaded)
 
 
+def test_a_first_fit_imports_no_masked_arrays():
+    # np.ma imports on first use, for 10 ms: an array that is none does without.
+    code = """if True:
+        import sys, fastbp
+        net = fastbp.Network(2, [fastbp.Dense(1)])
+        net.fit([[1, 2], [3, 4]], [1, 2])
+        print(net.n_steps, "numpy.ma" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
+
+
 def test_init_holds_public_names_alone():
     allowed = (ast.Import, ast.ImportFrom)
     docstring, *statements = ast.parse((PACKAGE / "__init__.py").read_text("utf-8")).body

@@ -646,6 +646,8 @@ def tell_when_training(moment):
         pass
     os.write(pipe, b"!")
 
+# An interrupt may be lost in an import: whatever is imported on first use.
+Ensemble(make()).fit(X[:100], y[:100], batch_size=batch_size, n_threads=n_threads)
 networks, twins = make(), make()
 ensemble = Ensemble(networks)
 size = batch_size or rows
