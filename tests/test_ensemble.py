@@ -2,15 +2,12 @@
 
 import gc
 import inspect
-import json
 import os
-import signal
-import subprocess
 import sys
 import threading
-import time
 import weakref
 
+import interrupts
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -619,16 +616,11 @@ def resident():
 
 # --- Ctrl-C -------------------------------------------------------------------------------------
 
-# As in test_interrupt.py: a thread waits until the process has used some CPU time in the one call
-# that takes long, and tells the parent, which sends the signal.
 INTERRUPTED_FIT = """
-import json, os, signal, sys, threading, time
 import numpy as np
 from fastbp import Dense, Ensemble, Network, SGD, BatchNorm
 
-pipe, rows, widths, batch_size, moments, n_networks, n_threads = json.loads(sys.argv[1])
-# Shells start background jobs with SIGINT ignored, and Python then leaves it so.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+rows, widths, batch_size, moments, n_networks, n_threads = arguments
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((rows, widths[0])), rng.standard_normal((rows, widths[-1]))
 layers = [Dense(width, "tanh") for width in widths[1:]]
@@ -636,15 +628,6 @@ layers = [Dense(width, "tanh") for width in widths[1:]]
 def make():
     return [Network(widths[0], layers, optimizer=SGD(0.01), dtype="float64", seed=seed)
             for seed in range(n_networks)]
-
-def cpu_seconds_of_the_others():
-    return time.process_time() - time.thread_time()
-
-def tell_when_training(moment):
-    start = cpu_seconds_of_the_others()
-    while cpu_seconds_of_the_others() < start + moment:
-        pass
-    os.write(pipe, b"!")
 
 # An interrupt may be lost in an import: whatever is imported on first use.
 Ensemble(make()).fit(X[:100], y[:100], batch_size=batch_size, n_threads=n_threads)
@@ -655,12 +638,13 @@ results = []
 for moment in moments:
     begun = [net.parameters.copy() for net in networks]
     steps_before = [net.n_steps for net in networks]
+    interrupt = Interrupt(moment)
     try:
-        threading.Thread(target=tell_when_training, args=(moment,), daemon=True).start()
+        interrupt.start()
         ensemble.fit(X, y, epochs=10**6, batch_size=batch_size, shuffle=False,
                      n_threads=n_threads)
     except KeyboardInterrupt:
-        interrupted_at = time.monotonic_ns()
+        delay = interrupt.delay()
     whole, steps = [], []
     for net, twin, parameters, before in zip(networks, twins, begun, steps_before):
         # the same number of whole steps, in the order of the rows, gives the same bits
@@ -672,7 +656,7 @@ for moment in moments:
             twin.train_step(X[at:at + size], y[at:at + size])
         whole.append(bool(np.array_equal(net.parameters, twin.parameters)))
         steps.append(made)
-    results.append({"interrupted_at": interrupted_at, "whole": whole, "steps": steps,
+    results.append({"delay": delay, "whole": whole, "steps": steps,
                     "finite": bool(all(np.isfinite(net.parameters).all() for net in networks))})
 usable = []
 ensemble.fit(X[:50], y[:50], batch_size=10, shuffle=False)
@@ -683,8 +667,6 @@ print(json.dumps([results, usable]))
 """
 
 MOMENTS = [0.01, 0.05, 0.2]
-# The promise of test_interrupt.py.
-PROMISED_NANOSECONDS = 200_000_000
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one Windows process")
@@ -693,32 +675,14 @@ PROMISED_NANOSECONDS = 200_000_000
     (2_000, [8, 16, 1], 8), (4_000, [300, 256, 256, 1], 32), (10_000, [8, 512, 512, 1], None),
 ], ids=["small", "mini-batches", "one step over many rows"])
 def test_keyboard_interrupt(rows, widths, batch_size, n_threads):
-    read_end, write_end = os.pipe()
-    arguments = json.dumps([write_end, rows, widths, batch_size, MOMENTS, 5, n_threads])
-    with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED_FIT, arguments],
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, pass_fds=[write_end],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:
-        os.close(write_end)
-        sent_at = []
-        try:
-            while os.read(read_end, 1):
-                sent_at.append(time.monotonic_ns())
-                process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=120)
-        finally:
-            os.close(read_end)
-            process.kill()
-    assert process.returncode == 0, errors
-    results, usable = json.loads(output)
+    results, usable = interrupts.run(
+        INTERRUPTED_FIT, rows, widths, batch_size, MOMENTS, 5, n_threads
+    )
     assert all(usable)
-    assert len(results) == len(sent_at) == len(MOMENTS)
-    delays = [each["interrupted_at"] - sent for each, sent in zip(results, sent_at, strict=True)]
+    assert len(results) == len(MOMENTS)
     for result in results:
         assert all(result["whole"]), result
         assert result["finite"]
-    milliseconds = [round(delay / 1e6) for delay in delays]
-    assert max(delays) < PROMISED_NANOSECONDS, f"KeyboardInterrupt after {milliseconds} ms"
-
-
+    # The threads share the work, and with it the CPU time.
+    delays = [result["delay"] / n_threads for result in results]
+    assert max(delays) < interrupts.PROMISED_SECONDS, delays

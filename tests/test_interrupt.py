@@ -3,37 +3,25 @@
 The interrupted fit runs in a process of its own, so that the signal never reaches pytest.
 """
 
-import json
 import math
-import os
-import signal
-import subprocess
 import sys
-import time
 
+import interrupts
 import numpy as np
 import pytest
 
 from fastbp import SGD, Dense, Network
 from fastbp.callbacks import Callback
 
-# The one promise that is a time: KeyboardInterrupt within 200 ms of the signal, on any machine.
-PROMISED_NANOSECONDS = 200_000_000
-
 # Trains until it is interrupted, time and again, and checks what is left of the network each time.
-# A callback notes that training begins. From there on a thread looks on until the process has
-# used so much CPU time more, and only then tells the parent over a pipe: the signal lands in the
-# midst of one compiled call that takes the better part of a second, sooner or later in it.
+# The interrupt starts as training begins: its signal lands in the midst of one compiled call that
+# takes the better part of a second, sooner or later in it.
 INTERRUPTED_FIT = """
-import json, os, signal, sys, threading, time
 import numpy as np
 import fastbp
 from fastbp.callbacks import Callback
 
-pipe, rows, widths, batch_size, norms, moments = json.loads(sys.argv[1])
-# Shells start background jobs with SIGINT ignored, and Python then leaves it so.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
+rows, widths, batch_size, norms, moments = arguments
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((rows, widths[0])), rng.standard_normal((rows, widths[-1]))
 layers = [fastbp.Dense(width, "tanh") for width in widths[1:]]
@@ -54,24 +42,14 @@ def all_of(network):
     return np.concatenate(all_vectors(network))
 
 class Watched(Callback):
-    def __init__(self):
-        self.begun = threading.Event()
+    def __init__(self, interrupt):
+        self.interrupt = interrupt
 
     def on_train_begin(self, network, epochs):
-        self.begun.set()
+        self.interrupt.start()
 
     def on_epoch_end(self, network, history):
         epoch_starts.append(all_of(network))
-
-def cpu_seconds_of_the_others():
-    return time.process_time() - time.thread_time()
-
-def tell_when_training(begun, moment):
-    begun.wait()
-    start = cpu_seconds_of_the_others()
-    while cpu_seconds_of_the_others() < start + moment:
-        pass
-    os.write(pipe, b"!")
 
 network, twin = make_network(), make_network()
 # An interrupt may be lost in an import: whatever is imported on first use.
@@ -80,12 +58,12 @@ size = batch_size or rows
 results = []
 for moment in moments:
     epoch_starts = [all_of(network)]
-    watched = Watched()
-    threading.Thread(target=tell_when_training, args=(watched.begun, moment), daemon=True).start()
+    interrupt = Interrupt(moment)
+    callbacks = [Watched(interrupt)]
     try:
-        network.fit(X, y, epochs=10**6, batch_size=batch_size, shuffle=False, callbacks=[watched])
+        network.fit(X, y, epochs=10**6, batch_size=batch_size, shuffle=False, callbacks=callbacks)
     except KeyboardInterrupt:
-        interrupted_at = time.monotonic_ns()
+        delay = interrupt.delay()
     left = all_of(network)
     # Replay the interrupted epoch, step by step, until the parameters are the ones left.
     start = 0
@@ -97,7 +75,7 @@ for moment in moments:
         twin.train_step(X[steps * size :][:size], y[steps * size :][:size])
         steps += 1
     results.append({
-        "interrupted_at": interrupted_at,
+        "delay": delay,
         "steps": steps,
         "whole_step": np.array_equal(all_of(twin), left),
         "finite": bool(np.isfinite(left).all()),
@@ -116,35 +94,6 @@ print(json.dumps([results, bool(usable and np.isfinite(network.predict(X[:5])).a
 MOMENTS = [0.01, 0.05, 0.1, 0.15, 0.2]
 
 
-def interrupt(rows, widths, batch_size, norms):
-    """Send SIGINT to fits that are under way; what their process found, and the delays in ns."""
-    read_end, write_end = os.pipe()
-    arguments = json.dumps([write_end, rows, widths, batch_size, norms, MOMENTS])
-    # One BLAS thread: the longest pieces of work there are, on a busy machine as on an idle one.
-    with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED_FIT, arguments],
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-        pass_fds=[write_end],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        os.close(write_end)
-        sent_at = []
-        try:
-            while os.read(read_end, 1):
-                sent_at.append(time.monotonic_ns())
-                process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=120)
-        finally:
-            os.close(read_end)
-            process.kill()
-    assert process.returncode == 0, errors
-    results, usable = json.loads(output)
-    pairs = zip(results, sent_at, strict=True)
-    return results, usable, [result["interrupted_at"] - sent for result, sent in pairs]
-
-
 # Rows, widths, batch size and whether to normalise: epochs of 20 to 50 GFLOP, for mini-batches, for
 # one step over many rows, and for one over wide layers; and a shorter one of single rows.
 LONG_EPOCHS = {
@@ -159,7 +108,7 @@ LONG_EPOCHS = {
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one Windows process")
 @pytest.mark.parametrize("epoch", LONG_EPOCHS.values(), ids=LONG_EPOCHS)
 def test_keyboard_interrupt(epoch):
-    results, usable, delays = interrupt(*epoch)
+    results, usable = interrupts.run(INTERRUPTED_FIT, *epoch, MOMENTS)
     assert len(results) == len(MOMENTS)
     for result in results:
         assert result["finite"]
@@ -169,8 +118,7 @@ def test_keyboard_interrupt(epoch):
     _, _, batch_size, _ = epoch
     steps = [result["steps"] for result in results]
     assert any(steps) == (batch_size is not None), steps
-    milliseconds = [round(delay / 1e6) for delay in delays]
-    assert max(delays) < PROMISED_NANOSECONDS, f"KeyboardInterrupt after {milliseconds} ms"
+    assert max(result["delay"] for result in results) < interrupts.PROMISED_SECONDS, results
 
 
 class ParametersOfEpochs(Callback):
@@ -188,11 +136,9 @@ def one(rng, n_in, n_out):
 
 
 INTERRUPTED_CALLS = """
-import json, os, signal, sys, threading, time
 import numpy as np
 from fastbp import SGD, Dense, Network
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
 rng = np.random.default_rng(0)
 
 def make_network(*widths):
@@ -216,28 +162,19 @@ def input_gradient(rows):
     X, y = rng.normal(size=(rows, 8)), rng.normal(size=(rows, 1))
     return net, lambda: net.input_gradient(X, y)
 
-def interrupt(moment):
-    start = time.process_time()
-    while time.process_time() < start + moment:
-        pass
-    sent.append(time.monotonic_ns())
-    os.kill(os.getpid(), signal.SIGINT)
-
-make, size = globals()[sys.argv[1]], int(sys.argv[2])
+make, size = globals()[arguments[0]], arguments[1]
 make(100)[1]()  # whatever is imported on first use: an interrupt may be lost in an import
 net, call = make(size)
 before, results = net.state(), []
 for moment in (0.02, 0.1, 0.2):
-    sent = []
-    thread = threading.Thread(target=interrupt, args=(moment,), daemon=True)
+    interrupt = Interrupt(moment)
     try:
-        thread.start()
+        interrupt.start()
         call()
     except KeyboardInterrupt:
-        interrupted_at = time.monotonic_ns()
-    thread.join()
-    results.append([interrupted_at - sent[0], np.array_equal(net.parameters, before["parameters"]),
-                    net.n_steps])
+        delay = interrupt.delay()
+    unchanged = np.array_equal(net.parameters, before["parameters"])
+    results.append([delay, unchanged, net.n_steps])
 net.train_step(np.ones(net.n_inputs), np.ones(net.n_outputs))
 print(json.dumps(results))
 """
@@ -255,16 +192,10 @@ LONG_CALLS = {
 @pytest.mark.parametrize(("call", "size"), LONG_CALLS.items(), ids=LONG_CALLS)
 def test_keyboard_interrupt_of_other_calls(call, size):
     """Each takes seconds; nothing of the network changes, and the next call is like any other."""
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_CALLS, call, str(size)], capture_output=True, text=True,
-        timeout=120, check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
+    results = interrupts.run(INTERRUPTED_CALLS, call, size)
     assert [unchanged for _, unchanged, _ in results] == [True] * 3
     assert [steps for _, _, steps in results] == [0] * 3
-    # The thread that sends the signal takes turns with the call, on a machine of one core.
-    assert sorted(delay for delay, _, _ in results)[1] < PROMISED_NANOSECONDS
+    assert max(delay for delay, _, _ in results) < interrupts.PROMISED_SECONDS, results
 
 
 def make_exploding_network(dtype="float64"):
