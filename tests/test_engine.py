@@ -120,6 +120,24 @@ def test_bits_do_not_depend_on_threads(threads, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_an_order_is_rows_rearranged(widths, threads, optimizer, dtype, monkeypatch):
+    """Bit for bit, whether the first layer finds its rows one by one or they are copied."""
+    monkeypatch.setattr(_dispatch.engine, "usable_cores", lambda: threads)
+    for rows in ROWS:
+        net, X, y = problem(widths, rows, dtype)
+        twin, _, _ = problem(widths, rows, dtype)
+        net.optimizer = twin.optimizer = optimizer
+        order = np.random.default_rng(rows).integers(rows, size=rows)  # some twice, some not at all
+        for batch in (rows, 60):
+            assert (net._plan.epoch(X, y, None, order, batch, 1e-3, threads)
+                    == twin._plan.epoch(X[order], y[order], None, None, batch, 1e-3, threads))
+            np.testing.assert_array_equal(net.parameters, twin.parameters)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", SGD(0.01, clip_norm=0.1)], ids=str)
 def test_bits_of_every_kind_of_layer_do_not_depend_on_threads(optimizer, dtype, monkeypatch):
     monkeypatch.setattr(_dispatch.engine, "usable_cores", lambda: 3)

@@ -13,7 +13,9 @@ from .activations cimport (
 from .dropout cimport drop, drop_with_slopes
 from .losses cimport row_loss, takes_exponentials
 from .norms cimport norm_backward, norm_forward, norm_scratch
-from .products cimport Goal, Outer, backward, backward_scratch, forward, forward_scratch, round_up
+from .products cimport (
+    Goal, Outer, backward, backward_scratch, finds_rows, forward, forward_scratch, round_up,
+)
 from .random cimport step_key
 from .records cimport DENSE, RESIDUAL, Batch, Layer, Net, Samples, real, sample_at
 from .sparse cimport sparse_backward, sparse_forward
@@ -24,7 +26,7 @@ from .tile cimport panel_width
 cdef struct Workspace:
     # every buffer has PADDING bytes after it, which the products may read
     Py_ssize_t rows         # how many rows one pass takes
-    void* inputs            # rows x n_in: a batch gathered in the order of the permutation, unless
+    void* inputs            # rows x n_in: a batch in the order of the permutation if copied, unless
     bint sparse             # rows are sparse
     void* row_gradient      # as the first W, zeros: where a rule finds the gradient of sparse rows,
     uint64_t* touched       # and a bit for each row of it, all 0; NULL until one does
@@ -112,14 +114,17 @@ cdef inline Batch gather(
     const Net* net, const real* parameters, const Samples* samples,
     Py_ssize_t start, Py_ssize_t n, Workspace* work, const Member* member,
 ) noexcept nogil:
-    """Rows start .. start + n of X in the order of the permutation, side by side if dense.
+    """Rows start .. start + n of X in the order of the permutation.
+
+    Dense ones stay where they are if they lie side by side, or if the first layer finds them one by
+    one; otherwise they are copied.
 
     `parameters` only says which type `real` is.
     """
     cdef const real* X = <const real*>samples.X
     cdef Py_ssize_t i
     cdef real* row
-    cdef Batch batch = Batch(samples, start, n, NULL, 0, 0, work.row, work.row_gradient,
+    cdef Batch batch = Batch(samples, start, n, NULL, NULL, 0, 0, work.row, work.row_gradient,
                              work.touched)
     if work.training and net.dropout > 0:
         batch.dropout, batch.key = net.dropout, step_key(work.key, work.step, -1)
@@ -127,6 +132,9 @@ cdef inline Batch gather(
         return batch
     if (samples.order == NULL or n == 1) and batch.dropout == 0:
         batch.X = X + sample_at(samples, start) * net.n_in
+        return batch
+    if batch.dropout == 0 and finds_rows(&net.layers[0], n) and not net.has_sums:
+        batch.X, batch.order = X, samples.order + start
         return batch
     for i in range(share(member, 0, n, 1), share(member, 1, n, 1)):
         row = <real*>work.inputs + i * net.n_in
@@ -158,11 +166,14 @@ cdef inline void layer_forward(
     real* moments, bint training, real* scratch, const Member* member,
 ) noexcept nogil:
     """The outputs of one layer of any kind; `source` is what a sum adds."""
+    cdef const Py_ssize_t* order = NULL
     if inputs == NULL:
         sparse_forward(layer, activation, parameters, batch, outputs, slopes, member)
     elif layer.kind == DENSE:
-        forward(layer, activation, parameters, late, inputs, batch.n, outputs, slopes, scratch,
-                member)
+        if inputs == batch.X:
+            order = batch.order
+        forward(layer, activation, parameters, late, inputs, order, batch.n, outputs, slopes,
+                scratch, member)
     else:
         norm_forward(layer, parameters, <const real*>net.statistics, inputs, source, batch.n,
                      outputs, slopes, moments, training, scratch, member)
@@ -321,6 +332,7 @@ cdef inline void backward_pass(
                        and goal.beta == 1)
     cdef Py_ssize_t lowest = net.lowest if by_inputs == NULL else 0
     cdef const real* inputs
+    cdef const Py_ssize_t* order
     cdef const real* slopes
     cdef real* D_in
     cdef const Layer* layer = &net.layers[net.depth - 1]
@@ -340,8 +352,10 @@ cdef inline void backward_pass(
         own_goal = goal
         if layer.frozen:
             own_goal = NULL
-        inputs, slopes, activation, alpha = <const real*>batch.X, NULL, IDENTITY, 0
+        inputs, order = <const real*>batch.X, batch.order
+        slopes, activation, alpha = NULL, IDENTITY, 0
         if at > 0:
+            order = NULL
             below = &net.layers[at - 1]
             inputs = <real*>work.outputs + below.output * work.rows
             slopes = slopes_of(below, parameters, work)
@@ -352,8 +366,8 @@ cdef inline void backward_pass(
         if inputs == NULL:
             sparse_backward(layer, batch, delta, goal, scratch, member)
         elif layer.kind == DENSE:
-            backward(layer, activation, alpha, parameters, inputs, slopes, delta, n, D_in, own_goal,
-                     late_update(net, at, work) if plain else NULL, scratch, member)
+            backward(layer, activation, alpha, parameters, inputs, order, slopes, delta, n, D_in,
+                     own_goal, late_update(net, at, work) if plain else NULL, scratch, member)
         else:
             norm_backward(layer, activation, alpha, parameters, <real*>net.statistics, inputs,
                           slopes, delta, n, D_in, own_goal,

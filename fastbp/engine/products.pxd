@@ -15,6 +15,9 @@ once for its input gradient, its gradient and its update. Plain gradient descent
 sums of a tile leave the registers; any other rule has the gradient of a few rows left in the first
 cache, and updates those before the next ones are taken.
 
+Rows of X may come in any order, where `finds_rows` says so: shuffled samples need not be copied.
+Forward, a tile finds its rows; backward, columns of X are laid out for the tile.
+
 The members of a team share one product: rows of A forward, or columns where W is large, and
 blocks of W's rows backward. Each element is summed by one member, in the same order for any
 number of them.
@@ -33,11 +36,11 @@ from .crossovers cimport (
     WHOLE_WEIGHT,
 )
 from .optimizers cimport Rule, apply, apply_outer, root
-from .records cimport Layer, real
+from .records cimport DENSE, Layer, real, row_at
 from .team cimport Member, barrier, is_first, share
 from .tile cimport (
     HAS_TILES, PREFETCH, TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer,
-    combine_listed, list_nonzero, panel_width, rows_dot, tile, tile_end, transpose,
+    combine_listed, list_nonzero, ordered_tile, panel_width, rows_dot, tile, tile_end, transpose,
 )
 
 cdef enum:
@@ -147,6 +150,11 @@ cdef inline void fetch(Py_ssize_t rows, const real* A, Py_ssize_t a_row) noexcep
         PREFETCH(A + i * a_row + panel // 2)
 
 
+cdef inline bint finds_rows(const Layer* layer, Py_ssize_t n) noexcept nogil:
+    """Whether the products of this layer find n rows of X by an order."""
+    return HAS_TILES and layer.kind == DENSE and n > 1 and layer.n_in > 1 and layer.n_out > 1
+
+
 # --- vector operations ----------------------------------------------------------------------
 
 cdef inline void combine_rows(
@@ -210,20 +218,25 @@ cdef inline void finish_update(Outer* late, const Layer* layer, const real* x) n
 # --- forward --------------------------------------------------------------------------------
 
 cdef inline void forward_tiles(
-    Py_ssize_t n, Py_ssize_t depth, const real* X, Py_ssize_t x_row,
+    Py_ssize_t n, Py_ssize_t depth, const real* X, const Py_ssize_t* order, Py_ssize_t x_row,
     const real* B, Py_ssize_t b_row, real* A, Py_ssize_t a_row, Py_ssize_t width, tile_end* end,
 ) noexcept nogil:
     """One panel of A (n x width) := end(X B)."""
-    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t i = 0, rows
     while i < n:
-        tile(min(<Py_ssize_t>TILE_ROWS, n - i), depth, X + i * x_row, x_row, 1, B, b_row,
-             A + i * a_row, a_row, width, end)
+        rows = min(<Py_ssize_t>TILE_ROWS, n - i)
+        if order == NULL:
+            tile(rows, depth, X + i * x_row, x_row, 1, B, b_row, A + i * a_row, a_row, width, end)
+        else:
+            ordered_tile(rows, depth, X, order + i, x_row, B, b_row, A + i * a_row, a_row, width,
+                         end)
         i += TILE_ROWS
 
 
 cdef inline void forward_in_blocks(
     const Layer* layer, const real* W, const real* bias, bint cut,
-    const real* X, Py_ssize_t n, real* A, real* scratch, Py_ssize_t start, Py_ssize_t stop,
+    const real* X, const Py_ssize_t* order, Py_ssize_t n, real* A, real* scratch,
+    Py_ssize_t start, Py_ssize_t stop,
 ) noexcept nogil:
     """Columns start .. stop of A := X W + b, for a W that crosses the caches block by block.
 
@@ -261,7 +274,7 @@ cdef inline void forward_in_blocks(
                 B = W + k * n_out + j
                 if copied:
                     B = scratch + (j - first) * taken
-                forward_tiles(n, taken, X + k, n_in, B, b_row, A + j, n_out,
+                forward_tiles(n, taken, X + k, order, n_in, B, b_row, A + j, n_out,
                               min(panel, n_out - j), &end)
                 j += panel
             first += columns
@@ -270,7 +283,8 @@ cdef inline void forward_in_blocks(
 
 cdef inline void forward_part(
     const Layer* layer, int activation, const real* parameters, Outer* late,
-    const real* X, Py_ssize_t n, real* A, real* slopes, real* scratch, const Member* member,
+    const real* X, const Py_ssize_t* order, Py_ssize_t n, real* A, real* slopes, real* scratch,
+    const Member* member,
 ) noexcept nogil:
     """This member's part of `forward`, for every activation that does not mix outputs."""
     cdef Py_ssize_t panel = panel_width(sizeof(real)), n_in = layer.n_in, n_out = layer.n_out
@@ -282,13 +296,16 @@ cdef inline void forward_part(
     cdef tile_end end
     if HAS_TILES and n > 1 and n_out > 1 and weight_bytes(layer, sizeof(real)) > WHOLE_WEIGHT:
         first, stop = share(member, 0, n_out, panel), share(member, 1, n_out, panel)
-        forward_in_blocks(layer, W, bias, cut, X, n, A, scratch, first, stop)
+        forward_in_blocks(layer, W, bias, cut, X, order, n, A, scratch, first, stop)
         if not cut:
             activate_part(activation, <real>layer.alpha, A, slopes, n, n_out, first, stop)
         return
     if rows == 0:
         return
-    X += first * n_in
+    if order == NULL:
+        X += first * n_in
+    else:
+        order += first
     A += first * n_out
     if slopes != NULL:
         slopes += first * n_out
@@ -306,7 +323,7 @@ cdef inline void forward_part(
         end.kind, end.cut = TILE_FORWARD, cut
         while j < n_out:
             end.bias = bias + j
-            forward_tiles(rows, n_in, X, n_in, W + j, n_out, A + j, n_out,
+            forward_tiles(rows, n_in, X, order, n_in, W + j, n_out, A + j, n_out,
                           min(panel, n_out - j), &end)
             j += panel
         if cut:
@@ -320,17 +337,19 @@ cdef inline void forward_part(
 
 cdef inline void forward(
     const Layer* layer, int activation, const real* parameters, Outer* late,
-    const real* X, Py_ssize_t n, real* A, real* slopes, real* scratch, const Member* member,
+    const real* X, const Py_ssize_t* order, Py_ssize_t n, real* A, real* slopes, real* scratch,
+    const Member* member,
 ) noexcept nogil:
     """A := f(X W + b), for X n x n_in and A n x n_out, after an update of W that may wait.
 
+    X has its rows in this order, which is NULL unless `finds_rows`: row i lies order[i] rows on.
     f' goes to `slopes`, laid out as A, where A does not determine it; NULL if it is not wanted.
     `late` is NULL except for one row through a layer of several outputs that one thread trains.
     """
     if not mixes_outputs(activation):
-        forward_part(layer, activation, parameters, late, X, n, A, slopes, scratch, member)
+        forward_part(layer, activation, parameters, late, X, order, n, A, slopes, scratch, member)
     else:
-        forward_part(layer, IDENTITY, parameters, late, X, n, A, NULL, scratch, member)
+        forward_part(layer, IDENTITY, parameters, late, X, order, n, A, NULL, scratch, member)
         barrier(member)
         if is_first(member):
             activate(activation, <real>layer.alpha, A, NULL, n, layer.n_out)
@@ -513,18 +532,41 @@ cdef inline void input_gradient_rows(
             i += TILE_ROWS
 
 
+cdef inline void lay_out(
+    const real* X, const Py_ssize_t* order, Py_ssize_t x_row, Py_ssize_t n, Py_ssize_t columns,
+    real* blocks,
+) noexcept nogil:
+    """The first columns of n rows of X in blocks of a tile's rows, each n x TILE_ROWS.
+
+    Row by row, which takes whole cache lines.
+    """
+    cdef Py_ssize_t i, j
+    cdef const real* row
+    cdef real* block
+    for i in range(n):
+        row = X + row_at(order, i) * x_row
+        block = blocks + i * TILE_ROWS
+        j = 0
+        while j + TILE_ROWS <= columns:
+            memcpy(block + j * n, row + j, TILE_ROWS * sizeof(real))
+            j += TILE_ROWS
+        if j < columns:
+            memcpy(block + j * n, row + j, (columns - j) * sizeof(real))
+
+
 cdef inline void weight_gradient_rows(
-    const Layer* layer, Py_ssize_t start, Py_ssize_t rows, const real* X, const real* D_panels,
-    Py_ssize_t n, const Goal* goal, real* X_blocks, real* block,
+    const Layer* layer, Py_ssize_t start, Py_ssize_t rows, const real* X, const Py_ssize_t* order,
+    const real* D_panels, Py_ssize_t n, const Goal* goal, real* X_blocks, real* block,
 ) noexcept nogil:
     """Rows start .. start + rows of the gradient X^T D, to where it shall go.
 
-    Where it pays, columns of X are laid out in blocks of a tile's rows. The panels of D pass by
+    Where it pays, and where X has an order, its columns are laid out. The panels of D pass by
     for a few rows of W at a time, and a rule takes the gradient of these from `block`.
     """
     cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out
     cdef Py_ssize_t panel = panel_width(sizeof(real)), first = 0, last, r, j, height, step = n_in
     cdef Py_ssize_t at = layer.weight + start * n_out
+    cdef bint laid_out = order != NULL or n_out >= LAID_OUT_WIDTH
     cdef bint ruled = goal.rule != NULL
     cdef Py_ssize_t together = rows_together(layer, n, sizeof(real), ruled)
     cdef bint fetched = not ruled and weight_bytes(layer, sizeof(real)) > LARGE_WEIGHT
@@ -534,6 +576,8 @@ cdef inline void weight_gradient_rows(
     update.kind, update.alpha, update.beta = TILE_UPDATE, goal.alpha, goal.beta
     update.bias = NULL
     X += start
+    if laid_out:
+        lay_out(X, order, n_in, n, rows, X_blocks)
     while first < rows:
         last = min(rows, first + together)
         gradient = block if ruled else <real*>goal.vector + at + first * n_out
@@ -543,11 +587,8 @@ cdef inline void weight_gradient_rows(
             while r < last:
                 height = min(<Py_ssize_t>TILE_ROWS, last - r)
                 columns = X + r
-                if n_out >= LAID_OUT_WIDTH:
-                    columns, step = X_blocks + (r - first) * n, TILE_ROWS
-                    if j == 0:
-                        copy_columns(X + r, n_in, n, height, X_blocks + (r - first) * n,
-                                     <Py_ssize_t>TILE_ROWS)
+                if laid_out:
+                    columns, step = X_blocks + r * n, TILE_ROWS
                 if fetched:
                     fetch(height, gradient + (r - first) * n_out + j, n_out)
                 tile(height, n, columns, 1, step, D_panels + j * n, panel,
@@ -561,8 +602,9 @@ cdef inline void weight_gradient_rows(
 
 
 cdef inline bint backward_tiles(
-    const Layer* layer, int activation, const real* W, const real* X, const real* D, Py_ssize_t n,
-    real* D_in, const Goal* goal, real* scratch, Py_ssize_t first, Py_ssize_t stop,
+    const Layer* layer, int activation, const real* W, const real* X, const Py_ssize_t* order,
+    const real* D, Py_ssize_t n, real* D_in, const Goal* goal, real* scratch,
+    Py_ssize_t first, Py_ssize_t stop,
 ) noexcept nogil:
     """Both products for rows first .. stop of W, one or a few panels' rows after the other.
 
@@ -594,7 +636,7 @@ cdef inline bint backward_tiles(
             input_gradient_rows(way, rows, n_out, W + first * n_out, D, n, D_turned, turned,
                                 D_in + first, n_in, &end)
         if goal != NULL:
-            weight_gradient_rows(layer, first, rows, X, D_panels, n, goal, X_blocks, scratch)
+            weight_gradient_rows(layer, first, rows, X, order, D_panels, n, goal, X_blocks, scratch)
         first += rows
     return gated
 
@@ -618,17 +660,17 @@ cdef inline void bias_gradient(
 
 cdef inline void backward(
     const Layer* layer, int activation, real alpha, const real* parameters,
-    const real* X, const real* slopes, const real* D, Py_ssize_t n, real* D_in,
-    const Goal* goal, Outer* late, real* scratch, const Member* member,
+    const real* X, const Py_ssize_t* order, const real* slopes, const real* D, Py_ssize_t n,
+    real* D_in, const Goal* goal, Outer* late, real* scratch, const Member* member,
 ) noexcept nogil:
     """D_in := (D W^T) * f'(Z), and the gradients X^T D of W and sum D of b to where they shall go.
 
-    X = f(Z) is the layer's input and f is `activation`, with its parameter alpha, and with f' in
-    `slopes` where X does not determine it. D_in may be NULL, and so may the goal. With beta = 0 the
-    goal's vector becomes the gradient, and with the parameters themselves as vector, alpha = -rate
-    and beta = 1 it is the whole update of plain SGD, without a gradient buffer. A block of W is
-    used for D_in before it is written. With `late`, W stays as it is and its update waits there,
-    for as long as X and D do.
+    X = f(Z) is the layer's input, with an order as in `forward`, and f is `activation`, with its
+    parameter alpha, and with f' in `slopes` where X does not determine it. D_in may be NULL, and is
+    where X has an order; so may the goal. With beta = 0 the goal's vector becomes the gradient, and
+    with the parameters themselves as vector, alpha = -rate and beta = 1 it is the whole update of
+    plain SGD, without a gradient buffer. A block of W is used for D_in before it is written. With
+    `late`, W stays as it is and its update waits there, for as long as X and D do.
     """
     cdef const real* W = parameters + layer.weight
     cdef Py_ssize_t n_in = layer.n_in, n_out = layer.n_out
@@ -638,7 +680,8 @@ cdef inline void backward(
     if HAS_TILES and n > 1 and n_in > 1 and n_out > 1:
         first, stop = share(member, 0, n_in, panel), share(member, 1, n_in, panel)
         if first < stop:
-            gated = backward_tiles(layer, activation, W, X, D, n, D_in, goal, scratch, first, stop)
+            gated = backward_tiles(
+                layer, activation, W, X, order, D, n, D_in, goal, scratch, first, stop)
     elif not is_first(member):
         stop = 0
     elif late != NULL:

@@ -83,11 +83,14 @@ cdef struct Samples:
     const Py_ssize_t* order     # the permutation to take them in; NULL: as they lie
 
 
+cdef inline Py_ssize_t row_at(const Py_ssize_t* order, Py_ssize_t at) noexcept nogil:
+    """Which row comes at this place of an order, or of none: NULL."""
+    return at if order == NULL else order[at]
+
+
 cdef inline Py_ssize_t sample_at(const Samples* samples, Py_ssize_t at) noexcept nogil:
     """Which sample comes at this place."""
-    if samples.order == NULL:
-        return at
-    return samples.order[at]
+    return row_at(samples.order, at)
 
 
 cdef struct Batch:
@@ -95,8 +98,9 @@ cdef struct Batch:
     const Samples* samples
     Py_ssize_t start        # the place of the first
     Py_ssize_t n
-    const void* X           # n x n_in, side by side; or NULL where they are sparse, and
-    double dropout          # which part of them is to be dropped,
+    const void* X           # n_in wide, or NULL where they are sparse;
+    const Py_ssize_t* order     # which rows of X they are; NULL: the first n
+    double dropout          # which part of sparse ones is to be dropped,
     uint64_t key            # by this key, and
     Py_ssize_t row          # with so many rows of the step before
     void* gathered          # as W, zeros: where a rule has its gradient gathered

@@ -43,6 +43,12 @@ cdef extern from "tile.h" nogil:
     void tile_f64(
         long, long, const double*, long, long, const double*, long, double*, long, long,
         const tile_end*) noexcept
+    void ordered_tile_f32(
+        long, long, const float*, const Py_ssize_t*, long, const float*, long, float*, long, long,
+        const tile_end*) noexcept
+    void ordered_tile_f64(
+        long, long, const double*, const Py_ssize_t*, long, const double*, long, double*, long,
+        long, const tile_end*) noexcept
     void rows_dot_f32(long, const int*, long, const float*, const float*, float*) noexcept
     void rows_dot_f64(long, const int*, long, const double*, const double*, double*) noexcept
     bint all_finite_f32(long, const float*) noexcept
@@ -95,6 +101,18 @@ cdef inline void tile(
         tile_f32(rows, depth, A, a_row, a_step, B, b_row, C, c_row, width, end)
     else:
         tile_f64(rows, depth, A, a_row, a_step, B, b_row, C, c_row, width, end)
+
+
+cdef inline void ordered_tile(
+    Py_ssize_t rows, Py_ssize_t depth, const real* A, const Py_ssize_t* order, Py_ssize_t a_row,
+    const real* B, Py_ssize_t b_row, real* C, Py_ssize_t c_row, Py_ssize_t width,
+    const tile_end* end,
+) noexcept nogil:
+    """As `tile`, where A[i, k] lies at A + order[i] a_row + k."""
+    if real is float:
+        ordered_tile_f32(rows, depth, A, order, a_row, B, b_row, C, c_row, width, end)
+    else:
+        ordered_tile_f64(rows, depth, A, order, a_row, B, b_row, C, c_row, width, end)
 
 
 cdef inline bint all_finite(const real* x, Py_ssize_t n) noexcept nogil:

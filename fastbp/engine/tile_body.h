@@ -124,14 +124,26 @@ INLINE VECTOR NAME(load_width)(const REAL *p, long n, int partial)
 }
 
 /* C (rows x width) := end(A B), width <= vectors * LANES.
-   A[i, k] is A[i * a_row + k * a_step]; row k of B starts at B + k * b_step and is read for all
-   lanes. rows and vectors are constants wherever this is inlined. */
+   A[i, k] is A[i * a_row + k * a_step], with order[i] for i unless that is NULL; row k of B starts
+   at B + k * b_step and is read for all lanes. rows and vectors are constants wherever this is
+   inlined, and so is an order of NULL. */
 INLINE void NAME(tile_of)(
     const int rows, const int vectors, long depth,
-    const REAL *A, long a_row, long a_step, const REAL *B, long b_step,
+    const REAL *A, const ptrdiff_t *order, long a_row, long a_step, const REAL *B, long b_step,
     REAL *C, long c_row, long width, const struct tile_end *end)
 {
     VECTOR sum[TILE_ROWS][2];
+    long from_first[TILE_ROWS] = {0};       /* how far each row of A is from the first */
+    if (order) {
+        A += order[0] * a_row;
+#pragma GCC unroll 8
+        for (int i = 1; i < rows; i++)
+            from_first[i] = (order[i] - order[0]) * a_row;
+    } else {
+#pragma GCC unroll 8
+        for (int i = 1; i < rows; i++)
+            from_first[i] = i * a_row;
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
@@ -146,7 +158,7 @@ INLINE void NAME(tile_of)(
             b[v] = NAME(load)(B + v * LANES);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
-            REAL a = A[i * a_row];
+            REAL a = A[from_first[i]];
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; v++)
                 sum[i][v] += b[v] * a;
@@ -184,27 +196,41 @@ INLINE void NAME(tile_of)(
     }
 }
 
-/* As tile_of, for any 1 <= rows <= TILE_ROWS and 0 < width <= 2 * LANES. */
+/* As tile_of, for any 1 <= rows <= TILE_ROWS and 0 < width <= 2 * LANES. Two functions: what a tile
+   of few steps takes to ask for the order would be seen in its time. */
+#define CASE(r, order) \
+    case r: \
+        if (width > LANES) \
+            NAME(tile_of)(r, 2, depth, A, order, a_row, a_step, B, b_step, C, c_row, width, end); \
+        else \
+            NAME(tile_of)(r, 1, depth, A, order, a_row, a_step, B, b_step, C, c_row, width, end); \
+        break;
+#if TILE_ROWS == 8
+#define CASES(order) CASE(1, order) CASE(2, order) CASE(3, order) CASE(4, order) \
+    CASE(5, order) CASE(6, order) CASE(7, order) CASE(8, order)
+#else
+#define CASES(order) CASE(1, order) CASE(2, order) CASE(3, order) CASE(4, order) \
+    CASE(5, order) CASE(6, order)
+#endif
+
 static inline void NAME(tile)(
     long rows, long depth,
     const REAL *A, long a_row, long a_step, const REAL *B, long b_step,
     REAL *C, long c_row, long width, const struct tile_end *end)
 {
-#define CASE(r) \
-    case r: \
-        if (width > LANES) \
-            NAME(tile_of)(r, 2, depth, A, a_row, a_step, B, b_step, C, c_row, width, end); \
-        else \
-            NAME(tile_of)(r, 1, depth, A, a_row, a_step, B, b_step, C, c_row, width, end); \
-        break;
-    switch (rows) {
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if TILE_ROWS == 8
-        CASE(7) CASE(8)
-#endif
-    }
-#undef CASE
+    switch (rows) { CASES(NULL) }
 }
+
+static inline void NAME(ordered_tile)(
+    long rows, long depth,
+    const REAL *A, const ptrdiff_t *order, long a_row, const REAL *B, long b_step,
+    REAL *C, long c_row, long width, const struct tile_end *end)
+{
+    const long a_step = 1;
+    switch (rows) { CASES(order) }
+}
+#undef CASE
+#undef CASES
 
 /* Whether none of n elements is NaN or infinite: x * 0 is 0 for every other x, and NaN for those. */
 static inline int NAME(all_finite)(long n, const REAL *x)
