@@ -28,7 +28,7 @@ from fastbp import (
 from fastbp._json import from_json, read_json, to_json, write_json
 from fastbp._writing import write_whole
 from fastbp.losses import Loss
-from fastbp.optimizers import Minimizer, Optimizer, vector_names
+from fastbp.optimizers import SIGNED_VECTORS, Minimizer, Optimizer, vector_names
 
 __all__ = ["load", "save"]
 
@@ -38,7 +38,7 @@ VERSION = 1
 KEY = "fastbp"
 TYPES = {"float32": "F32", "float64": "F64"}
 # Tensors that may hold negative numbers, by the last part of their names.
-SIGNED = ("weight", "bias", "gain", "shift", "mean", "momentum")
+SIGNED = {"weight", "bias", "gain", "shift", "mean", *SIGNED_VECTORS}
 # Of a header, in bytes: Python's objects may take some thirty times as much as their JSON.
 LONGEST_HEADER = 2**22
 # Of a message, which may quote what the file holds.

@@ -38,6 +38,7 @@ from fastbp.metrics import named as named_metrics
 from fastbp.minimize import minimize
 from fastbp.optimizers import (
     OPTIMIZERS,
+    SIGNED_VECTORS,
     AnyOptimizer,
     Optimizer,
     engine_settings,
@@ -1075,6 +1076,7 @@ class Network(Predictor):
             If it is no such state; nothing has been changed then.
         """
         snapshot, progress = training.checked_state(state, self._description(), self._plan)
+        self._require_spreads(*snapshot[1:3])
         training.go_back(self._plan, snapshot)
         self._progress = progress
 
@@ -1117,6 +1119,26 @@ class Network(Predictor):
         from fastbp.exporting.c_header import export_c  # which stands on what is here
 
         export_c(self, path, name=name, isa=isa, train_step=train_step)
+
+    def _require_spreads(self, vectors: NDArray[Any], statistics: NDArray[Any]) -> None:
+        """Raise ValueError for squares and spreads of a state that no training comes to."""
+        spreads = {
+            f"{name} of the optimizer": vector
+            for name, vector in zip(vector_names(self._optimizer), vectors, strict=True)
+            if name not in SIGNED_VECTORS
+        }
+        for record in self._records:
+            if record.gathers:
+                _, spread = record.statistics_of(statistics)
+                spreads[f"spread of a {type(record.layer).__name__}"] = spread
+                # all of them are zero as long as they are not known
+                if isinstance(record.layer, Normalize) and spread.any() and not spread.all():
+                    raise ValueError("the state's deviations of a Normalize must be positive")
+        for name, spread in spreads.items():
+            if (spread < 0).any():
+                raise ValueError(
+                    f"the state's {name} must not be negative, got {spread.min()} in it"
+                )
 
     def _description(self) -> dict[str, Any]:
         """What a state has to agree in."""

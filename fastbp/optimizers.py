@@ -12,8 +12,8 @@ from fastbp._dispatch import engine
 from fastbp.schedules import LearningRate, learning_rate
 
 __all__ = [
-    "LBFGS", "OPTIMIZERS", "SGD", "AdaDelta", "AdaGrad", "Adam", "AdamW", "Adamax", "AnyOptimizer",
-    "Lion", "Minimizer", "Nadam", "Optimizer", "RMSProp", "vector_names",
+    "LBFGS", "OPTIMIZERS", "SGD", "SIGNED_VECTORS", "AdaDelta", "AdaGrad", "Adam", "AdamW",
+    "Adamax", "AnyOptimizer", "Lion", "Minimizer", "Nadam", "Optimizer", "RMSProp", "vector_names",
 ]
 
 
@@ -358,6 +358,10 @@ OPTIMIZERS: dict[str, type[AnyOptimizer]] = {
         SGD, AdaGrad, RMSProp, AdaDelta, Adam, AdamW, Nadam, Adamax, Lion, LBFGS, Minimizer,
     )
 }
+
+
+# What may hold negative numbers of the vectors that `vector_names` tells.
+SIGNED_VECTORS = ("momentum", "mean")
 
 
 def vector_names(optimizer: AnyOptimizer) -> tuple[str, ...]:

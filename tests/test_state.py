@@ -6,7 +6,22 @@ import numpy as np
 import pytest
 from names import name_of
 
-from fastbp import SGD, Adam, Dense, Nadam, Network, RMSProp, schedules
+from fastbp import (
+    SGD,
+    AdaDelta,
+    AdaGrad,
+    Adam,
+    Adamax,
+    AdamW,
+    BatchNorm,
+    Dense,
+    Lion,
+    Nadam,
+    Network,
+    Normalize,
+    RMSProp,
+    schedules,
+)
 
 OPTIMIZERS = [
     SGD(0.1), SGD(0.1, 0.9, nesterov=True), Adam(0.01, amsgrad=True), Nadam(0.01),
@@ -168,6 +183,49 @@ def test_a_broken_state(change):
         net.restore(broken(change))
     np.testing.assert_array_equal(before["parameters"], net.parameters)
     assert before["json"] == net.state()["json"]
+
+
+# What may hold negative numbers: whatever is no sum or mean of squares, and no maximum.
+SIGNED = {"momentum", "mean"}
+
+
+@pytest.mark.parametrize("optimizer", [
+    SGD(momentum=0.9), AdaGrad(), RMSProp(momentum=0.5, centered=True), AdaDelta(),
+    Adam(amsgrad=True), AdamW(), Nadam(), Adamax(), Lion(),
+], ids=name_of)
+def test_a_state_with_negative_squares(optimizer):
+    net, twin = network(optimizer), network(optimizer)
+    for name in net.optimizer_vectors:
+        twin.fit(*data())
+        twin.optimizer_vectors[name][5] = -1
+        if name in SIGNED:
+            net.restore(twin.state())
+            continue
+        before = through_json(net.state())
+        with pytest.raises(ValueError, match=f"state's {name} .*must not be negative, got -1.0"):
+            net.restore(twin.state())
+        assert through_json(net.state())["json"] == before["json"]
+        for part in ("parameters", "optimizer"):
+            np.testing.assert_array_equal(net.state()[part], before[part])
+        twin.optimizer_vectors[name][5] = 1
+
+
+@pytest.mark.parametrize(("layer", "spread", "message"), [
+    (0, -1, "state's spread of a Normalize must not be negative, got -1.0"),
+    (0, 0, "state's deviations of a Normalize must be positive"),
+    (1, -1, "state's spread of a BatchNorm must not be negative, got -1.0"),
+])
+def test_a_state_with_an_impossible_spread(layer, spread, message):
+    layers = [Normalize(), Dense(9), BatchNorm("tanh"), Dense(3, "softmax")]
+    net, twin = (Network(4, layers, loss="cross_entropy", seed=3) for _ in range(2))
+    net.restore(twin.state())  # of which nothing is known
+    twin.fit(*data())
+    net.restore(twin.state())
+    before = net.predict(data()[0])
+    twin.statistics[layer][1][2] = spread
+    with pytest.raises(ValueError, match=message):
+        net.restore(twin.state())
+    np.testing.assert_array_equal(net.predict(data()[0]), before)
 
 
 def test_what_the_optimizer_has_gathered():
