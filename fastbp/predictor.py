@@ -94,6 +94,7 @@ class Predictor:
 
     # --- what it computes -------------------------------------------------------------------
 
+    @engine.tried_first
     def predict(
         self, X: Features, out: NDArray[Any] | None = None, n_threads: int = 1
     ) -> NDArray[Any]:
@@ -119,14 +120,6 @@ class Predictor:
         TypeError, ValueError
             If an argument is not as above, or X is not finite.
         """
-        result = self._plan.predict(X, out, n_threads)
-        if result is None:  # an argument that wants a closer look, or a copy
-            result = self._predict_converted(X, out, n_threads)
-        return result
-
-    def _predict_converted(
-        self, X: Features, out: NDArray[Any] | None, n_threads: int
-    ) -> NDArray[Any]:
         n_threads = _checks.count("n_threads", n_threads)
         self._require_statistics()
         rows, single = self._features(X)

@@ -4,7 +4,10 @@ The oracle is the plain array (C-ordered, native, aligned, of the network's dtyp
 numbers; what fastbp makes of the plain array is itself held against the naive network first.
 """
 
+import inspect
 import math
+import pickle
+import types
 import warnings
 
 import numpy as np
@@ -467,3 +470,21 @@ def test_hostile_input(value, dtype):
                 call(value)
             assert caught.type in (ValueError, TypeError)
     assert network.parameters.tobytes() == before
+
+
+# --- predict, which is compiled around the Python method that checks ----------------------------
+
+def test_predict_reads_like_a_method_of_pythons():
+    signature = inspect.signature(Network.predict)
+    assert list(signature.parameters) == ["self", "X", "out", "n_threads"]
+    assert signature.return_annotation == "NDArray[Any]"
+    assert "\n\nParameters\n---" in inspect.getdoc(Network.predict)
+    assert pickle.loads(pickle.dumps(Network.predict)) is Network.predict
+
+
+@pytest.mark.parametrize("stranger", [
+    object(), types.SimpleNamespace(_plan=None), types.SimpleNamespace(_plan=3),
+], ids=["an object", "no plan", "a number"])
+def test_predict_of_what_is_no_network(stranger):
+    with pytest.raises((AttributeError, TypeError)):
+        Network.predict(stranger, np.ones(2))

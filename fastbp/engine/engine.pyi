@@ -1,8 +1,10 @@
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+_Predict = TypeVar("_Predict", bound=Callable[..., NDArray[Any]])
 
 LAYERS: dict[str, int]
 ACTIVATIONS: dict[str, int]
@@ -84,6 +86,7 @@ class Plan:
         watched: bool = False,
     ) -> tuple[float, int, float]: ...
 
+def tried_first(checked: _Predict) -> _Predict: ...
 def native_parts(plan: Plan, as_a_function: bool, key: int) -> tuple[object, object]: ...
 
 class BoundPrediction:

@@ -3,6 +3,7 @@
 Arrays arrive checked and converted; here they are only recognised. The GIL is released around
 pieces of work, and between the pieces a pending Ctrl-C is raised.
 """
+import functools
 import os
 
 cimport cython
@@ -1186,7 +1187,7 @@ cdef class Plan:
             samples.n = cnp.PyArray_DIM(order, 0)
         return 0
 
-    def predict(self, X, out=None, n_threads=1):
+    cpdef predict(self, X, out=None, n_threads=1):
         """The network's output for X, n x n_in or n_in; into `out` when it is given.
 
         Returns None, having done nothing, unless the arguments need no conversion and no closer
@@ -1532,6 +1533,21 @@ cdef class Plan:
         finally:
             self.finish(call)
         return 0
+
+
+def tried_first(checked):
+    """Decorate `predict` of a class with a `_plan`, the checked way, so that this is tried first.
+
+    A method of Python's own takes longer to call than a small network to predict.
+    """
+    @functools.wraps(checked)
+    def predict(self, X, out=None, n_threads=1):
+        result = (<Plan?>self._plan).predict(X, out, n_threads)
+        if result is None:
+            result = checked(self, X, out, n_threads)
+        return result
+
+    return predict
 
 
 include "bound.pyx"
