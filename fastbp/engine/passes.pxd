@@ -133,7 +133,8 @@ cdef inline Batch gather(
     if (samples.order == NULL or n == 1) and batch.dropout == 0:
         batch.X = X + sample_at(samples, start) * net.n_in
         return batch
-    if batch.dropout == 0 and finds_rows(&net.layers[0], n) and not net.has_sums:
+    if (batch.dropout == 0 and not net.has_sums and net.layers[0].kind == DENSE
+            and finds_rows(&net.layers[0], n)):
         batch.X, batch.order = X, samples.order + start
         return batch
     for i in range(share(member, 0, n, 1), share(member, 1, n, 1)):
@@ -144,6 +145,11 @@ cdef inline Batch gather(
     barrier(member)
     batch.X = work.inputs
     return batch
+
+
+cdef inline const Py_ssize_t* order_of(const Batch* batch, const void* inputs) noexcept nogil:
+    """The order of a layer's inputs: they have one if they are the rows of the batch."""
+    return batch.order if inputs == batch.X else NULL
 
 
 cdef inline void drop_outputs(
@@ -166,14 +172,11 @@ cdef inline void layer_forward(
     real* moments, bint training, real* scratch, const Member* member,
 ) noexcept nogil:
     """The outputs of one layer of any kind; `source` is what a sum adds."""
-    cdef const Py_ssize_t* order = NULL
     if inputs == NULL:
         sparse_forward(layer, activation, parameters, batch, outputs, slopes, member)
     elif layer.kind == DENSE:
-        if inputs == batch.X:
-            order = batch.order
-        forward(layer, activation, parameters, late, inputs, order, batch.n, outputs, slopes,
-                scratch, member)
+        forward(layer, activation, parameters, late, inputs, order_of(batch, inputs), batch.n,
+                outputs, slopes, scratch, member)
     else:
         norm_forward(layer, parameters, <const real*>net.statistics, inputs, source, batch.n,
                      outputs, slopes, moments, training, scratch, member)
@@ -332,7 +335,6 @@ cdef inline void backward_pass(
                        and goal.beta == 1)
     cdef Py_ssize_t lowest = net.lowest if by_inputs == NULL else 0
     cdef const real* inputs
-    cdef const Py_ssize_t* order
     cdef const real* slopes
     cdef real* D_in
     cdef const Layer* layer = &net.layers[net.depth - 1]
@@ -352,10 +354,8 @@ cdef inline void backward_pass(
         own_goal = goal
         if layer.frozen:
             own_goal = NULL
-        inputs, order = <const real*>batch.X, batch.order
-        slopes, activation, alpha = NULL, IDENTITY, 0
+        inputs, slopes, activation, alpha = <const real*>batch.X, NULL, IDENTITY, 0
         if at > 0:
-            order = NULL
             below = &net.layers[at - 1]
             inputs = <real*>work.outputs + below.output * work.rows
             slopes = slopes_of(below, parameters, work)
@@ -366,8 +366,9 @@ cdef inline void backward_pass(
         if inputs == NULL:
             sparse_backward(layer, batch, delta, goal, scratch, member)
         elif layer.kind == DENSE:
-            backward(layer, activation, alpha, parameters, inputs, order, slopes, delta, n, D_in,
-                     own_goal, late_update(net, at, work) if plain else NULL, scratch, member)
+            backward(layer, activation, alpha, parameters, inputs, order_of(batch, inputs), slopes,
+                     delta, n, D_in, own_goal, late_update(net, at, work) if plain else NULL,
+                     scratch, member)
         else:
             norm_backward(layer, activation, alpha, parameters, <real*>net.statistics, inputs,
                           slopes, delta, n, D_in, own_goal,

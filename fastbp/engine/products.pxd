@@ -36,7 +36,7 @@ from .crossovers cimport (
     WHOLE_WEIGHT,
 )
 from .optimizers cimport Rule, apply, apply_outer, root
-from .records cimport DENSE, Layer, real, row_at
+from .records cimport Layer, real, row_at
 from .team cimport Member, barrier, is_first, share
 from .tile cimport (
     HAS_TILES, PREFETCH, TILE_FORWARD, TILE_GATED, TILE_PLAIN, TILE_ROWS, TILE_UPDATE, add_outer,
@@ -151,8 +151,8 @@ cdef inline void fetch(Py_ssize_t rows, const real* A, Py_ssize_t a_row) noexcep
 
 
 cdef inline bint finds_rows(const Layer* layer, Py_ssize_t n) noexcept nogil:
-    """Whether the products of this layer find n rows of X by an order."""
-    return HAS_TILES and layer.kind == DENSE and n > 1 and layer.n_in > 1 and layer.n_out > 1
+    """Whether both products of n rows go by tiles, which find rows of X by an order."""
+    return HAS_TILES and n > 1 and layer.n_in > 1 and layer.n_out > 1
 
 
 # --- vector operations ----------------------------------------------------------------------
@@ -677,7 +677,7 @@ cdef inline void backward(
     cdef Py_ssize_t panel = panel_width(sizeof(real))
     cdef Py_ssize_t first = 0, stop = n_in
     cdef bint gated = activation == RELU
-    if HAS_TILES and n > 1 and n_in > 1 and n_out > 1:
+    if finds_rows(layer, n):
         first, stop = share(member, 0, n_in, panel), share(member, 1, n_in, panel)
         if first < stop:
             gated = backward_tiles(

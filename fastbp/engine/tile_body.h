@@ -133,17 +133,12 @@ INLINE void NAME(tile_of)(
     REAL *C, long c_row, long width, const struct tile_end *end)
 {
     VECTOR sum[TILE_ROWS][2];
-    long from_first[TILE_ROWS] = {0};       /* how far each row of A is from the first */
-    if (order) {
+    long from_first[TILE_ROWS];     /* how far each row of A is from the first */
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+        from_first[i] = (order ? order[i] - order[0] : i) * a_row;
+    if (order)
         A += order[0] * a_row;
-#pragma GCC unroll 8
-        for (int i = 1; i < rows; i++)
-            from_first[i] = (order[i] - order[0]) * a_row;
-    } else {
-#pragma GCC unroll 8
-        for (int i = 1; i < rows; i++)
-            from_first[i] = i * a_row;
-    }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
@@ -206,12 +201,12 @@ INLINE void NAME(tile_of)(
             NAME(tile_of)(r, 1, depth, A, order, a_row, a_step, B, b_step, C, c_row, width, end); \
         break;
 #if TILE_ROWS == 8
-#define CASES(order) CASE(1, order) CASE(2, order) CASE(3, order) CASE(4, order) \
-    CASE(5, order) CASE(6, order) CASE(7, order) CASE(8, order)
+#define LAST_CASES(order) CASE(7, order) CASE(8, order)
 #else
-#define CASES(order) CASE(1, order) CASE(2, order) CASE(3, order) CASE(4, order) \
-    CASE(5, order) CASE(6, order)
+#define LAST_CASES(order)
 #endif
+#define CASES(order) CASE(1, order) CASE(2, order) CASE(3, order) CASE(4, order) \
+    CASE(5, order) CASE(6, order) LAST_CASES(order)
 
 static inline void NAME(tile)(
     long rows, long depth,
@@ -231,6 +226,7 @@ static inline void NAME(ordered_tile)(
 }
 #undef CASE
 #undef CASES
+#undef LAST_CASES
 
 /* Whether none of n elements is NaN or infinite: x * 0 is 0 for every other x, and NaN for those. */
 static inline int NAME(all_finite)(long n, const REAL *x)
